@@ -1,0 +1,181 @@
+"""The tables. A change here goes with a new revision in `latent.store.migrations`; a test compares the two.
+
+Times are POSIX seconds. Model values are JSON in text columns, so that both databases keep them byte for byte.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+Id = BigInteger().with_variant(Integer, "sqlite")
+
+LIVE_RUN = "status IN ('pending', 'running')"
+"""Literal, not bound: SQLite uses a partial index only where it can prove its condition from the text of the query."""
+
+LIVE_ATTEMPT = "stopped_at IS NULL AND gone_at IS NULL"
+CONDEMNED_ATTEMPT = "condemned_at IS NOT NULL AND gone_at IS NULL"
+OPEN_SESSION = "closed_at IS NULL"
+UNFINISHED_BUILD = "state <> 'finished'"
+
+
+def _where(condition: str) -> dict[str, Any]:
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default="")
+
+
+meta = Table("meta", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("state", Text),
+    Column("quarantine", Text),
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("seq", Id, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("state_name", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("ix_journal_worker", "worker", "seq"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("worker", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("token_hash", Text),
+    Column("token_used_at", Double),
+    Column("started_at", Double, nullable=False),
+    Column("stopped_at", Double),
+    Column("condemned_at", Double),
+    Column("gone_at", Double),
+    Column("next_at", Double),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    _text("reason"),
+    _text("error"),
+    Column("handle", Text),
+    Index("ix_attempts_token", "token_hash", unique=True),
+    Index("ix_attempts_live", "worker", "number", **_where(LIVE_ATTEMPT)),
+    Index("ix_attempts_condemned", "worker", "number", **_where(CONDEMNED_ATTEMPT)),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("worker", Text, nullable=False),
+    Column("attempt", Integer),
+    Column("protocol", Text, nullable=False),
+    Column("token_hash", Text, nullable=False),
+    Column("capacity", Integer, nullable=False, server_default="0"),
+    Column("opened_at", Double, nullable=False),
+    Column("closed_at", Double),
+    _text("reason"),
+    Column("labels", Text, nullable=False, server_default="{}"),
+    Column("info", Text, nullable=False, server_default="{}"),
+    Index("ix_sessions_token", "token_hash"),
+    Index("ix_sessions_open", "id", **_where(OPEN_SESSION)),
+    sqlite_autoincrement=True,
+)
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("builder", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("result", Text),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("cancel_requested_at", Double),
+    Column("submitted_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    _text("reason"),
+    Column("request", Text, nullable=False),
+    CheckConstraint("state IN ('queued', 'starting', 'running', 'finished')", name="state"),
+    Index("ix_builds_unfinished", "id", **_where(UNFINISHED_BUILD)),
+    Index("ix_builds_builder", "builder", "id"),
+    sqlite_autoincrement=True,
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("machine", Text, nullable=False),
+    _text("test_dir"),
+    _text("test_dir_hash"),
+    Column("status", Text, nullable=False),
+    Column("exit_code", BigInteger),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    _text("artifacts_path"),
+    _text("logs_path"),
+    _text("error_code"),
+    _text("error_msg"),
+    _text("batch_id"),
+    _text("plan_entry"),
+    # From here on private: not in the public record.
+    Column("build_id", Id, ForeignKey("builds.id")),
+    Column("worker", Text),
+    Column("attempt", Integer),
+    Column("owner", Text),
+    Column("deadline", Double),
+    Column("lease_state", Text),
+    Column("lease_session", Id),
+    CheckConstraint("status IN ('pending', 'running', 'completed', 'failed', 'interrupted', 'timeout')", name="status"),
+    CheckConstraint("lease_state IN ('pending', 'active', 'completed', 'cancelled')", name="lease_state"),
+    Index("uq_runs_live_machine", "machine", unique=True, **_where(LIVE_RUN)),
+    Index("uq_runs_live_build", "build_id", unique=True, **_where(LIVE_RUN)),
+    Index("ix_runs_build", "build_id"),
+    Index("ix_runs_hash", "test_dir_hash", "machine"),
+    sqlite_autoincrement=True,
+)
+
+run_steps = Table(
+    "run_steps",
+    metadata,
+    Column("seq", Id, primary_key=True),
+    Column("run_id", Id, ForeignKey("runs.id"), nullable=False),
+    Column("uuid", Text, nullable=False),
+    _text("name"),
+    Column("status", Text, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("exit_code", BigInteger),
+    _text("error"),
+    Index("uq_run_steps_uuid", "run_id", "uuid", unique=True),
+)

@@ -1,0 +1,117 @@
+"""The states of one worker's life as JSON documents. The policy is not in them: it comes from the declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
+
+from attrs import fields
+
+from latent.core.states import NAMES, Call, Policy, State, Timer
+from latent.errors import StoreCorrupt
+from latent.model import JSON
+
+
+class _Kind(NamedTuple):
+    """How a field's value is written and read; ``read`` raises ValueError when it is not what was written."""
+
+    write: Callable[[Any], JSON]
+    read: Callable[[JSON], Any]
+
+
+def dump(state: State) -> JSON:
+    """The state as an object: its name under "state", and its fields without the policy."""
+    name, kinds = _LAYOUTS[type(state)]
+    document: dict[str, JSON] = {"state": name}
+    for field, kind in kinds.items():
+        document[field] = kind.write(getattr(state, field))
+    return document
+
+
+def load(document: JSON, policy: Policy) -> State:
+    """What `dump` wrote, with this policy. Raises `StoreCorrupt` that says what is wrong with it."""
+    if not isinstance(document, dict):
+        raise StoreCorrupt(f"a worker's state should be an object, but is {document!r}")
+    name = document.get("state")
+    kind_of_state = _BY_NAME.get(name) if isinstance(name, str) else None
+    if kind_of_state is None:
+        raise StoreCorrupt(f"a worker's state can't be {name!r}; it is one of {', '.join(_BY_NAME)}")
+    _, kinds = _LAYOUTS[kind_of_state]
+    if unknown := document.keys() - kinds.keys() - {"state"}:
+        raise StoreCorrupt(f"worker state {name} has no field {', '.join(sorted(map(repr, unknown)))}")
+    values: dict[str, Any] = {}
+    for field, kind in kinds.items():
+        if field not in document:
+            raise StoreCorrupt(f"worker state {name} lacks its field {field!r}")
+        try:
+            values[field] = kind.read(document[field])
+        except ValueError as error:
+            raise StoreCorrupt(f"worker state {name}: field {field!r} {error}, but is {document[field]!r}") from error
+    return kind_of_state(policy=policy, **values)
+
+
+def _same(value: Any) -> JSON:
+    return value
+
+
+def _of_type(words: str, *types: type) -> Callable[[JSON], Any]:
+    def read(value: JSON) -> Any:
+        # By exact type: a bool is no number here.
+        if type(value) not in types:
+            raise ValueError(f"should be {words}")
+        return value
+
+    return read
+
+
+_text = _of_type("a string", str)
+_number = _of_type("a number", float, int)
+
+
+def _read_texts(value: JSON) -> tuple[str, ...]:
+    if type(value) is not list or not all(type(each) is str for each in value):
+        raise ValueError("should be a list of strings")
+    return tuple(value)
+
+
+def _write_call(call: Call) -> JSON:
+    return {"hook": call.hook.value, "deadline": call.deadline, "cancelled": call.cancelled}
+
+
+def _read_call(value: JSON) -> Call:
+    if type(value) is not dict or value.keys() != {"hook", "deadline", "cancelled"}:
+        raise ValueError('should be an object with "hook", "deadline" and "cancelled"')
+    if value["hook"] not in _HOOKS:
+        raise ValueError(f'should have one of {", ".join(_HOOKS)} as "hook"')
+    return Call(_HOOKS[value["hook"]], _number(value["deadline"]), _of_type("true or false", bool)(value["cancelled"]))
+
+
+_HOOKS = {timer.value: timer for timer in Timer}
+
+
+def _or_none(kind: _Kind) -> _Kind:
+    return _Kind(
+        lambda value: None if value is None else kind.write(value), lambda value: None if value is None else kind.read(value)
+    )
+
+
+_CALL = _Kind(_write_call, _read_call)
+_KINDS: Mapping[str, _Kind] = {
+    "int": _Kind(_same, _of_type("an integer", int)),
+    "bool": _Kind(_same, _of_type("true or false", bool)),
+    "str": _Kind(_same, _text),
+    "float": _Kind(_same, _number),
+    "str | None": _or_none(_Kind(_same, _text)),
+    "float | None": _or_none(_Kind(_same, _number)),
+    "tuple[str, ...]": _Kind(list, _read_texts),
+    "frozenset[str]": _Kind(sorted, lambda value: frozenset(_read_texts(value))),
+    "Call": _CALL,
+    "Call | None": _or_none(_CALL),
+}
+
+# Read off the declared types, so that a new field needs no change here, and one of a new kind fails when this is imported.
+_LAYOUTS: dict[type[State], tuple[str, dict[str, _Kind]]] = {
+    state: (name, {field.name: _KINDS[cast(str, field.type)] for field in fields(cast(Any, state)) if field.name != "policy"})
+    for state, name in NAMES.items()
+}
+_BY_NAME: dict[str, type[State]] = {name: state for state, name in NAMES.items()}
