@@ -1,0 +1,265 @@
+"""The calls of the peer protocol, one method each. What a call may say is checked here; what it means is decided behind.
+
+Times that the controller keeps are its own; an agent's clock is only trusted for when a step of its began and ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, TimeoutError
+
+from latent import __version__
+from latent.errors import EnrolmentRefused, NotYourRun, ProtocolError
+from latent.gateways.peer import translate
+from latent.gateways.peer.bridge import Parked, carried_out
+from latent.gateways.peer.memory import Memory
+from latent.gateways.peer.payload import workflow
+from latent.gateways.peer.ports import Clock, Dispatcher, Session, Sessions
+from latent.gateways.peer.refusal import Code, Refusal, stopping
+from latent.gateways.peer.tokens import REFRESH_LEEWAY, Tokens
+from latent.model import LogLine, Outcome, Result, StepStatus
+from latent.wire import calls
+from latent.wire import peer_pb2 as pb
+
+T = TypeVar("T")
+
+PROTOCOL = "peer"
+CAPACITY_LIMIT = 1000
+LEASE_LIMIT = calls.MAX_MESSAGE - 64 * 1024
+"""Bytes of payload that fit into one message, with room for the rest of it."""
+
+
+@frozen
+class Caller:
+    """Who calls, and what came beside the message."""
+
+    session: Session
+    metadata: Mapping[str, str]
+
+
+class Handlers:
+    """``longest_wait``: seconds after which a parked call is answered so that its client asks again."""
+
+    def __init__(
+        self, sessions: Sessions, dispatcher: Dispatcher, tokens: Tokens, clock: Clock, *, version: int, longest_wait: float
+    ) -> None:
+        self._sessions = sessions
+        self._dispatcher = dispatcher
+        self._tokens = tokens
+        self._clock = clock
+        self._version = version
+        self._longest_wait = longest_wait
+        self._memory = Memory()
+        self._parked: set[Parked] = set()
+        self._filters: dict[int, dict[str, str]] = {}
+
+    def release(self) -> None:
+        """Let all parked calls go: the controller is stopping."""
+        for parked in list(self._parked):
+            parked.release(stopping())
+
+    # --- who calls -----------------------------------------------------------------------------------------------------------
+
+    async def auth(self, request: pb.AuthRequest) -> pb.AuthResponse:
+        """A token opens a session; with its id it is the same session again. A session's own access token renews itself."""
+        known = request.agent_id if request.agent_id > 0 else None
+        session = None
+        if known is not None and request.agent_token.count(".") == 2:
+            session = self._refreshed(request.agent_token, known)
+        if session is None:
+            session = await carried_out(self._sessions.enrol(request.agent_token, PROTOCOL, known))
+        return pb.AuthResponse(status="ok", agent_id=session.id, access_token=self._tokens.issue(session.id))
+
+    def _refreshed(self, token: str, session_id: int) -> Session | None:
+        """None when it is not one of our access tokens: an enrolment token may contain dots too."""
+        try:
+            if self._tokens.verify(token, REFRESH_LEEWAY) != session_id:
+                return None
+        except EnrolmentRefused:
+            return None
+        return self._session(session_id)
+
+    def caller(self, metadata: Mapping[str, str]) -> Caller:
+        """The session that the call's access token belongs to. Raises EnrolmentRefused."""
+        token = metadata.get(calls.TOKEN_KEY)
+        if not token:
+            raise EnrolmentRefused("no access token came with the call; call Auth first")
+        session = self._session(self._tokens.verify(token))
+        self._sessions.touch(session)
+        return Caller(session, metadata)
+
+    def _session(self, session_id: int) -> Session:
+        session: Session = self._sessions.get(session_id)
+        return session
+
+    # --- the agent's life ----------------------------------------------------------------------------------------------------
+
+    async def version(self, caller: Caller, request: pb.Empty) -> pb.VersionResponse:
+        """Agents want exactly their own number, and newer ones tell it."""
+        told = caller.metadata.get(calls.VERSION_KEY, "")
+        version = self._version
+        if told:
+            if not (told.isascii() and told.isdigit()) or int(told) >= 1 << 31:
+                raise ProtocolError(f"{calls.VERSION_KEY} {told[:20]!r} is not a version number")
+            version = int(told)
+        return pb.VersionResponse(grpc_version=version, server_version=f"latent {__version__}")
+
+    async def register(self, caller: Caller, request: pb.RegisterAgentRequest) -> pb.RegisterAgentResponse:
+        info = request.info
+        about = {"platform": info.platform, "backend": info.backend, calls.HOSTNAME_KEY: caller.metadata.get(calls.HOSTNAME_KEY)}
+        known = {name: value for name, value in about.items() if value}
+        await self._attach(
+            caller.session,
+            capacity=min(max(1, info.capacity), CAPACITY_LIMIT),
+            labels={**known, **info.customLabels},
+            info={**known, "version": info.version},
+        )
+        return pb.RegisterAgentResponse(agent_id=caller.session.id)
+
+    async def _attach(self, session: Session, *, capacity: int, labels: dict[str, str], info: dict[str, str]) -> None:
+        try:
+            await carried_out(self._sessions.attach(session, capacity=capacity, labels=labels, info=info))
+        except EnrolmentRefused as error:
+            raise Refusal(Code.PERMISSION_DENIED, str(error)) from error
+
+    async def health(self, caller: Caller, request: pb.ReportHealthRequest) -> pb.Empty:
+        if request.status != calls.ALIVE:
+            raise ProtocolError(f"{request.status[:40]!r} is not what a healthy agent says: {calls.ALIVE!r} is")
+        return pb.Empty()
+
+    async def unregister(self, caller: Caller, request: pb.Empty) -> pb.Empty:
+        self._filters.pop(caller.session.id, None)
+        await carried_out(self._sessions.close(caller.session, "its agent has unregistered"))
+        return pb.Empty()
+
+    # --- work ----------------------------------------------------------------------------------------------------------------
+
+    async def next(self, caller: Caller, request: pb.NextRequest) -> pb.NextResponse:
+        """Parks until there is work. Answered without a workflow now and then, which means: ask again."""
+        session = caller.session
+        await self._offer(session, dict(request.filter.labels))
+        while True:
+            lease = await self._park(session, self._dispatcher.next_lease(session))
+            if lease is None:
+                return pb.NextResponse()
+            work = workflow(lease, session.attempt)
+            if len(work.payload) <= LEASE_LIMIT:
+                self._memory.leased(lease)
+                return pb.NextResponse(workflow=work)
+            size = f"the build's steps take {len(work.payload)} bytes, an agent can be given {LEASE_LIMIT}"
+            outcome = Outcome(result=Result.EXCEPTION, error=size)
+            await carried_out(self._dispatcher.finished(session, lease.run_id, outcome, self._clock.seconds()))
+
+    async def _offer(self, session: Session, labels: dict[str, str]) -> None:
+        """A stock agent says most of its labels only here, the same each time."""
+        if self._filters.get(session.id) == labels:
+            return
+        merged = {**session.labels, **labels}
+        if merged != session.labels:
+            await self._attach(session, capacity=session.capacity, labels=merged, info=dict(session.info))
+        self._filters[session.id] = labels
+
+    async def wait(self, caller: Caller, request: pb.WaitRequest) -> pb.WaitResponse:
+        """True for a cancellation. May come before Init."""
+        run_id = translate.run_id(request.id)
+        answer = await self._park(caller.session, self._dispatcher.cancelled(caller.session, run_id))
+        if answer is None:
+            raise Refusal(Code.DEADLINE_EXCEEDED, "the run goes on; wait again")
+        return pb.WaitResponse(canceled=answer)
+
+    async def init(self, caller: Caller, request: pb.InitRequest) -> pb.Empty:
+        run_id = translate.run_id(request.id)
+        if request.state.started <= 0 or request.state.canceled:
+            raise ProtocolError("Init of a run that is not started, or is cancelled")
+        self._refuse_finished(run_id, "Init")
+        await carried_out(self._dispatcher.activate(caller.session, run_id, self._clock.seconds()))
+        return pb.Empty()
+
+    async def extend(self, caller: Caller, request: pb.ExtendRequest) -> pb.Empty:
+        self._dispatcher.renew(caller.session, translate.run_id(request.id))
+        return pb.Empty()
+
+    async def update(self, caller: Caller, request: pb.UpdateRequest) -> pb.Empty:
+        run_id = translate.run_id(request.id)
+        uuid = request.state.step_uuid
+        owner = self._dispatcher.run_of_step(caller.session, uuid)
+        if owner != run_id:
+            raise ProtocolError(f"step {uuid[:64]!r} is not a step of run {run_id}")
+        memory = self._memory.of(run_id)
+        state = translate.step_state(request.state, memory.name_of(uuid), self._clock.seconds())
+        if state.status is StepStatus.RUNNING and uuid not in memory.steps:
+            self._refuse_finished(run_id, "Update to running")
+        if memory.is_news(state):
+            await carried_out(self._dispatcher.step_changed(caller.session, run_id, state))
+            if memory.is_news(state):
+                memory.steps[uuid] = state
+        return pb.Empty()
+
+    async def log(self, caller: Caller, request: pb.LogRequest) -> pb.Empty:
+        """A batch may mix steps and runs. What belongs to somebody is stored, also when the rest does not."""
+        by_run: dict[int, list[LogLine]] = {}
+        unknown = ""
+        for entry in request.logEntries:
+            run_id = self._dispatcher.run_of_step(caller.session, entry.step_uuid)
+            if run_id is None:
+                unknown = entry.step_uuid[:64] or "(empty)"
+            else:
+                by_run.setdefault(run_id, []).append(translate.log_line(entry))
+        for run_id, lines in by_run.items():
+            memory = self._memory.of(run_id)
+            async with memory.logging:
+                for part in translate.batches(memory.unseen(lines)):
+                    await carried_out(self._dispatcher.logged(caller.session, run_id, part))
+                    memory.stored(part)
+        if unknown:
+            raise Refusal(Code.NOT_FOUND, f"step {unknown} belongs to no run of this session")
+        return pb.Empty()
+
+    async def done(self, caller: Caller, request: pb.DoneRequest) -> pb.Empty:
+        """Said again, it changes nothing. Steps whose end nobody reported are ended first."""
+        run_id = translate.run_id(request.id)
+        if request.state.canceled and request.state.started <= 0:
+            raise ProtocolError("Done of a run that is cancelled but was never started")
+        session, now = caller.session, self._clock.seconds()
+        memory = self._memory.of(run_id)
+        timeout = None if memory.lease is None else memory.lease.timeout
+        outcome = translate.outcome(request.state, memory.in_order(), timeout, caller.metadata)
+        if memory.finished_at is None:
+            try:
+                for state in memory.still_open(now):
+                    await carried_out(self._dispatcher.step_changed(session, run_id, state))
+                    memory.steps[state.uuid] = state
+            except NotYourRun:
+                self._memory.forget(run_id)
+                raise
+        await carried_out(self._dispatcher.finished(session, run_id, outcome, now))
+        self._memory.finished(run_id, now)
+        return pb.Empty()
+
+    # --- the rest ------------------------------------------------------------------------------------------------------------
+
+    def _refuse_finished(self, run_id: int, call: str) -> None:
+        memory = self._memory.known(run_id)
+        if memory is not None and memory.finished_at is not None:
+            raise NotYourRun(f"{call}: run {run_id} is over")
+
+    async def _park(self, session: Session, deferred: Deferred[T]) -> T | None:
+        """Its result, or None when that took longer than an answer may."""
+        deferred.addTimeout(self._longest_wait, self._clock)  # type: ignore[arg-type]  # it needs callLater and no more
+        parked = Parked(deferred)
+        self._parked.add(parked)
+        try:
+            answer: T = await parked
+            return answer
+        except TimeoutError:
+            return None
+        except EnrolmentRefused:
+            if session.closed:
+                raise
+            # The session is as good as before: it was the controller that stopped waiting.
+            raise stopping() from None
+        finally:
+            self._parked.discard(parked)

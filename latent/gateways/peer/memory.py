@@ -1,0 +1,98 @@
+"""What the gateway remembers of runs while it lives: enough to tell a repeated call from a new one and to sum a run up.
+
+It holds no truth. After a restart it is empty, and what it lacks then costs a repeated line at worst.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from attrs import define, field
+
+from latent.model import Lease, LogLine, StepState, StepStatus
+
+KEPT = 300.0
+"""Seconds that a finished run is remembered: as long as its logs may come (specs/peer.md, "Log")."""
+
+
+@define
+class RunMemory:
+    """``lease`` None: it was handed out before the gateway started. ``lines``: next log line number by step."""
+
+    lease: Lease | None = None
+    steps: dict[str, StepState] = field(factory=dict)
+    lines: dict[str, int] = field(factory=dict)
+    finished_at: float | None = None
+    logging: asyncio.Lock = field(factory=asyncio.Lock)
+
+    def name_of(self, uuid: str) -> str:
+        if self.lease is not None:
+            for known, step in self.lease.steps:
+                if known == uuid:
+                    return step.name
+        return ""
+
+    def is_news(self, state: StepState) -> bool:
+        """False for an update that repeats or falls behind what is known: it was sent again, or overtaken."""
+        known = self.steps.get(state.uuid)
+        return known is None or (known.status is StepStatus.RUNNING and state.status is not StepStatus.RUNNING)
+
+    def in_order(self) -> list[StepState]:
+        """What is known of the steps, in the order of the build."""
+        if self.lease is None:
+            return list(self.steps.values())
+        return [self.steps[uuid] for uuid, _ in self.lease.steps if uuid in self.steps]
+
+    def still_open(self, now: float) -> list[StepState]:
+        """The end of each step that nobody reported the end of: killed if it ran, else skipped."""
+        ended = []
+        for state in self.in_order():
+            if state.status is StepStatus.RUNNING:
+                ended.append(
+                    StepState(
+                        uuid=state.uuid, name=state.name, status=StepStatus.KILLED, started_at=state.started_at, ended_at=now
+                    )
+                )
+        for uuid, step in self.lease.steps if self.lease is not None else ():
+            if uuid not in self.steps:
+                ended.append(StepState(uuid=uuid, name=step.name, status=StepStatus.SKIPPED, ended_at=now))
+        return ended
+
+    def unseen(self, lines: list[LogLine]) -> list[LogLine]:
+        """Those not stored yet: a batch whose answer was lost is sent again."""
+        return [line for line in lines if line.line >= self.lines.get(line.step_uuid, 0)]
+
+    def stored(self, lines: list[LogLine]) -> None:
+        for line in lines:
+            self.lines[line.step_uuid] = max(line.line + 1, self.lines.get(line.step_uuid, 0))
+
+
+class Memory:
+    """The runs by id."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, RunMemory] = {}
+        self._finished: OrderedDict[int, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def of(self, run_id: int) -> RunMemory:
+        return self._runs.setdefault(run_id, RunMemory())
+
+    def known(self, run_id: int) -> RunMemory | None:
+        return self._runs.get(run_id)
+
+    def leased(self, lease: Lease) -> None:
+        self.of(lease.run_id).lease = lease
+
+    def finished(self, run_id: int, now: float) -> None:
+        self.of(run_id).finished_at = now
+        self._finished[run_id] = now
+        while self._finished and next(iter(self._finished.values())) < now - KEPT:
+            self._runs.pop(self._finished.popitem(last=False)[0], None)
+
+    def forget(self, run_id: int) -> None:
+        self._runs.pop(run_id, None)
+        self._finished.pop(run_id, None)
