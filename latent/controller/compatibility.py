@@ -1,0 +1,89 @@
+"""What plugins say of whether the instance that is up will do for a queued build (`isCompatibleWithBuild`).
+
+Only workers with ``builds_may_be_incompatible`` are asked, once for each attempt and build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from latent.controller.clock import Clock
+from latent.controller.lifecycle import Lifecycle
+from latent.controller.queue import BuildQueue
+from latent.controller.roster import Post, Roster
+from latent.core.matching import matches
+from latent.core.planning import Line
+from latent.core.states import Substantiated, Substantiating, SubstantiatingStarting
+from latent.model import Attempt, Build
+from latent.worker import hooks, results
+from latent.worker.properties import Properties
+
+log = Logger()
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds that a plugin has to answer; after that the instance counts as one that won't do."""
+
+
+class Compatibility:
+    """``poke`` is called when an answer has come in."""
+
+    def __init__(self, clock: Clock, poke: Callable[[], None]) -> None:
+        self._clock = clock
+        self._poke = poke
+        self._answers: dict[Attempt, dict[int, bool]] = {}
+        self._asked: dict[Attempt, set[int]] = {}
+
+    def incompatible(self, post: Post) -> frozenset[int]:
+        """The builds that the worker's instance won't do for."""
+        if not isinstance(post, Lifecycle) or not _is_up_and_picky(post):
+            return frozenset()
+        return frozenset(build for build, good in self._answers.get(post.attempt, {}).items() if not good)
+
+    def ask(self, roster: Roster, lines: Iterable[Line], queue: BuildQueue) -> bool:
+        """Ask what is not known yet. Whether answers are outstanding: a plan without them would replace the wrong instances."""
+        up = [post for post in roster.latent() if _is_up_and_picky(post)]
+        current = {post.attempt for post in up}
+        for gone in [attempt for attempt in self._answers if attempt not in current]:
+            del self._answers[gone]
+        self._asked = {attempt: asked for attempt, asked in self._asked.items() if attempt in current}
+        for post in up:
+            known = self._answers.setdefault(post.attempt, {})
+            asked = self._asked.setdefault(post.attempt, set())
+            for line in lines:
+                if not matches(line.requirements, post.name, post.plugin.offer()):
+                    continue
+                for _, build_id in line.builds:
+                    build = queue.get(build_id)
+                    if build is not None and build_id not in known and build_id not in asked:
+                        asked.add(build_id)
+                        self._ask_one(post, post.attempt, build)
+        return any(self._asked.values())
+
+    def _ask_one(self, post: Lifecycle, attempt: Attempt, build: Build) -> None:
+        properties = Properties()
+        for name, value in build.request.properties.items():
+            properties.setProperty(name, value, "Build")
+        answer = hooks.call(post.plugin.isCompatibleWithBuild, properties).addCallback(
+            lambda result: results.compatible_result(post.plugin, result)
+        )
+        too_long = self._clock.callLater(ANSWER_TIMEOUT, answer.cancel)
+
+        def answered(result: object) -> None:
+            if too_long.active():
+                too_long.cancel()
+            if isinstance(result, Failure):
+                log.failure("{worker}: isCompatibleWithBuild failed", result, worker=post.name)
+            self._asked.get(attempt, set()).discard(build.id)
+            self._answers.setdefault(attempt, {})[build.id] = result is True
+            self._poke()
+
+        answer.addBoth(answered)
+
+
+def _is_up_and_picky(post: Lifecycle) -> bool:
+    if not post.plugin.builds_may_be_incompatible:
+        return False
+    return isinstance(post.state, Substantiating | SubstantiatingStarting | Substantiated)

@@ -1,0 +1,445 @@
+"""The runs that are not over: who holds their leases, what agents say of them, and what becomes of them.
+
+Every gateway speaks to agents through `Dispatcher` and `latent.controller.sessions.Sessions` alone. The rules are those of
+`latent.core.leasing`; this is their shell: a change of a run, its lease and its build is one transaction, and whoever waits is
+answered when it is on disk.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from latent.controller.clock import Alarm, Clock
+from latent.controller.lifecycle import Lifecycle
+from latent.controller.queue import BuildQueue
+from latent.controller.roster import Roster
+from latent.controller.sessions import Session, Sessions
+from latent.core import events as ev
+from latent.core import leasing
+from latent.errors import NotYourRun
+from latent.model import (
+    Attempt,
+    Build,
+    BuildState,
+    Lease,
+    LeaseState,
+    LogLine,
+    Outcome,
+    Result,
+    StepState,
+)
+from latent.store import builds as rows
+from latent.store.database import Store
+from latent.worker.build import WorkerBuild
+from latent.worker.properties import Properties
+
+log = Logger()
+
+LOG_GRACE = 300.0
+"""Seconds after the end of a run in which its agent may still send log lines."""
+
+
+@define(eq=False)
+class LiveRun:
+    """A run that is not over. ``attempt`` 0: of a plain worker. ``delivered``: the lease was given to the session."""
+
+    id: int
+    build: Build
+    worker: str
+    attempt: int
+    state: leasing.Running
+    alarm: Alarm
+    delivered: bool = False
+    watchers: list[Deferred[bool]] = field(factory=list)
+    over: list[Deferred[None]] = field(factory=list)
+
+    @property
+    def key(self) -> str:
+        """How the worker's machine knows it."""
+        return str(self.id)
+
+
+@define(eq=False)
+class _Ended:
+    session: int | None
+    worker: str
+    at: float
+
+
+class Dispatcher:
+    """``lease_seconds``: how long a lease holds without being renewed. ``poke`` is called when a new plan may be worth making."""
+
+    def __init__(
+        self, store: Store, clock: Clock, roster: Roster, queue: BuildQueue, *, lease_seconds: float, session_timeout: float
+    ) -> None:
+        self.sessions = Sessions(store, clock, roster, self, timeout=session_timeout)
+        self.lease_seconds = lease_seconds
+        self.poke: Callable[[], None] = lambda: None
+        self.condemned: Callable[[Attempt], None] = lambda attempt: None
+        self.worker_changed: Callable[[str], None] = lambda worker: None
+        self.absent: dict[str, str] = {}
+        self._store = store
+        self._clock = clock
+        self._roster = roster
+        self._queue = queue
+        self._runs: dict[int, LiveRun] = {}
+        self._of_worker: dict[str, set[int]] = {}
+        self._of_build: dict[int, LiveRun] = {}
+        self._ended: OrderedDict[int, _Ended] = OrderedDict()
+        self._sweeper = Alarm(clock, self._sweep)
+        self._log_watchers: dict[int, list[Deferred[None]]] = {}
+
+    # --- what the planner and the service ask --------------------------------------------------------------------------------
+
+    def load_of(self, worker: str) -> int:
+        """How many runs the worker has."""
+        return len(self._of_worker.get(worker, ()))
+
+    def runs_of(self, worker: str) -> list[LiveRun]:
+        return [self._runs[run] for run in sorted(self._of_worker.get(worker, ()))]
+
+    def run_of_build(self, build_id: int) -> LiveRun | None:
+        return self._of_build.get(build_id)
+
+    def get(self, run_id: int) -> LiveRun | None:
+        return self._runs.get(run_id)
+
+    def when_over(self, run: LiveRun) -> Deferred[None]:
+        """Fires when the end of the run is on disk."""
+        waiter: Deferred[None] = Deferred(run.over.remove)
+        run.over.append(waiter)
+        return waiter
+
+    def live(self) -> list[LiveRun]:
+        return list(self._runs.values())
+
+    def add(self, run_id: int, build: Build, worker: str, attempt: int, state: leasing.Running | None = None) -> LiveRun:
+        """A run that was just claimed, or (with ``state``) one that a restart found alive."""
+        request = build.request
+        fresh = leasing.Running(timeout=request.timeout, tries=build.attempts, max_attempts=request.max_attempts)
+        run = LiveRun(run_id, build, worker, attempt, state or fresh, Alarm(self._clock, lambda: self._tick(run)))
+        self._runs[run_id] = run
+        self._of_worker.setdefault(worker, set()).add(run_id)
+        self._of_build[build.id] = run
+        run.alarm.set(leasing.due(run.state))
+        return run
+
+    def offer(self, run: LiveRun) -> None:
+        """The worker's instance is there: put the lease before its session."""
+        session = self.sessions.of_worker(run.worker)
+        if session is None:
+            self._change(run, leasing.SessionLost("its agent went away before it was given the build"))
+            return
+        self._change(run, leasing.Offered(session.id, self.lease_seconds))
+        session.offered.append(run.id)
+        self._serve(session)
+
+    def offer_when_attached(self, run: LiveRun) -> None:
+        """After a restart: the session that is to have the run may not have shown itself yet, and has as long as any to do so."""
+        session = next((s for s in self.sessions if s.worker == run.worker and s.attempt == run.attempt), None)
+        if session is None:
+            self._change(run, leasing.SessionLost("its agent was gone after a restart"))
+            return
+        self._change(run, leasing.Offered(session.id, max(self.lease_seconds, self.sessions.timeout)))
+        session.offered.append(run.id)
+
+    def cancel(self, run: LiveRun, result: Result, reason: str, *, requeue: bool = False) -> None:
+        self._change(run, leasing.CancelAsked(result, reason, requeue))
+
+    def abandon(self, run: LiveRun, reason: str) -> None:
+        """A run whose worker lost it in a restart: its build is queued again."""
+        self._change(run, leasing.NotReady(None, reason))
+
+    # --- `latent.controller.lifecycle.Listener` ------------------------------------------------------------------------------
+
+    def build_for(self, build: str | None) -> WorkerBuild | None:
+        run = self._runs.get(int(build)) if build else None
+        if run is None:
+            return None
+        request = run.build.request
+        properties = Properties()
+        for name, value in request.properties.items():
+            properties.setProperty(name, value, "Build")
+        return WorkerBuild(id=run.build.id, builder=request.builder, properties=properties)
+
+    def ready(self, worker: str, builds: tuple[str, ...]) -> None:
+        for key in builds:
+            if (run := self._runs.get(int(key))) is not None:
+                self.offer(run)
+
+    def unready(self, worker: str, builds: tuple[str, ...], failure: ev.Failure) -> None:
+        result = Result.EXCEPTION if failure.fault is ev.Fault.BUILD else None
+        for key in builds:
+            if (run := self._runs.get(int(key))) is not None:
+                self._change(run, leasing.NotReady(result, f"worker {worker}: {failure.message}"))
+
+    def interrupted(self, worker: str, builds: tuple[str, ...], reason: str) -> None:
+        for key in builds:
+            if (run := self._runs.get(int(key))) is not None:
+                self._change(run, leasing.SessionLost(f"worker {worker}: {reason}"))
+
+    def drop_session(self, worker: str, session: str, reason: str) -> None:
+        self.sessions.drop(worker, session, reason)
+
+    def missing(self, attempt: Attempt) -> None:
+        post = self._roster.get(attempt.worker)
+        who = ", ".join(post.plugin.notify_on_missing) if post else ""
+        self.absent[attempt.worker] = f"the agent of attempt {attempt.number} never attached" + (f" (tell {who})" if who else "")
+        log.error("{worker}: {message}", worker=attempt.worker, message=self.absent[attempt.worker])
+
+    def changed(self, worker: str) -> None:
+        self.worker_changed(worker)
+        self.poke()
+
+    # --- what sessions say ---------------------------------------------------------------------------------------------------
+
+    def session_lost(self, session: Session, reason: str) -> None:
+        for run in self.runs_of(session.worker):
+            if run.state.session == session.id:
+                self._change(run, leasing.SessionLost(reason))
+
+    def next_lease(self, session: Session) -> Deferred[Lease]:
+        """A lease for the session, when there is one. Cancelling takes nothing.
+
+        A session that runs one build at a time and asks again without having begun did not get the answer: it is given again.
+        """
+        self.sessions.touch(session)
+        if session.capacity == 1:
+            for run in self.runs_of(session.worker):
+                if run.state.session == session.id and run.delivered and run.state.lease is LeaseState.PENDING:
+                    return succeed(self._lease(run))
+        parked: Deferred[Lease] = Deferred(session.parked.remove)
+        session.parked.append(parked)
+        self._serve(session)
+        return parked
+
+    def _serve(self, session: Session) -> None:
+        while session.offered and session.parked:
+            run = self._runs.get(session.offered.popleft())
+            if run is None or run.state.session != session.id or run.state.lease is not LeaseState.PENDING:
+                continue
+            run.delivered = True
+            session.parked.popleft().callback(self._lease(run))
+
+    def _lease(self, run: LiveRun) -> Lease:
+        request = run.build.request
+        return Lease(
+            run_id=run.id,
+            build_id=run.build.id,
+            worker=run.worker,
+            steps=tuple((f"{run.id}.{number}", step) for number, step in enumerate(request.steps)),
+            properties=request.properties,
+            timeout=request.timeout,
+            labels=request.requirements.labels,
+            builder=request.builder,
+        )
+
+    async def activate(self, session: Session, run_id: int, at: float) -> None:
+        """The agent took the lease and has begun. Raises NotYourRun; idempotent."""
+        run = self._owned(session, run_id)
+        now = self._clock.seconds()
+        if run.state.lease is LeaseState.ACTIVE:
+            self.renew(session, run_id)
+            return
+        self._change(run, leasing.Activated(session.id, self.lease_seconds))
+        run.build = evolve(
+            run.build,
+            state=BuildState.RUNNING,
+            attempts=run.build.attempts + 1,
+            started_at=run.build.started_at or now,
+            reason=f"runs on {run.worker}",
+        )
+        await self._store.write(lambda conn: rows.activate(conn, run_id, session.id, now))
+
+    def renew(self, session: Session, run_id: int) -> None:
+        """The agent still has it. Raises NotYourRun."""
+        run = self._owned(session, run_id)
+        self._change(run, leasing.Renewed(self.lease_seconds))
+
+    async def step_changed(self, session: Session, run_id: int, state: StepState) -> None:
+        """Raises NotYourRun."""
+        await self._known(session, run_id)
+        await self._store.write(lambda conn: rows.set_step(conn, run_id, state))
+
+    async def logged(self, session: Session, run_id: int, lines: Sequence[LogLine]) -> None:
+        """Append log lines. Raises NotYourRun, StoreError (disk full: the agent is to send them again)."""
+        await self._known(session, run_id)
+        self._store.logs.append(run_id, lines)
+        for watcher in self._log_watchers.pop(run_id, []):
+            watcher.callback(None)
+
+    async def finished(self, session: Session, run_id: int, outcome: Outcome, at: float) -> None:
+        """The agent says how it ended. Raises NotYourRun; idempotent."""
+        if run_id not in self._runs:
+            await self._known(session, run_id)
+            return
+        run = self._owned(session, run_id)
+        await self._change(run, leasing.Finished(outcome))
+
+    def cancelled(self, session: Session, run_id: int) -> Deferred[bool]:
+        """True once a cancellation is asked for, False once the run is over or if nobody knows it.
+
+        Raises NotYourRun (in the Deferred) when another session holds it.
+        """
+        self.sessions.touch(session)
+        run = self._runs.get(run_id)
+        if run is None:
+            return succeed(False)
+        waiter: Deferred[bool] = Deferred(run.watchers.remove)
+        try:
+            self._owned(session, run_id)
+        except NotYourRun as error:
+            waiter = Deferred()
+            waiter.errback(error)
+            return waiter
+        if run.state.cancelled is not None:
+            return succeed(True)
+        run.watchers.append(waiter)
+        return waiter
+
+    def run_of_step(self, session: Session, step_uuid: str) -> int | None:
+        """Which run of the session a step belongs to."""
+        number, dot, _ = step_uuid.partition(".")
+        return int(number) if dot and number.isdecimal() else None
+
+    def _owned(self, session: Session, run_id: int) -> LiveRun:
+        self.sessions.touch(session)
+        run = self._runs.get(run_id)
+        if run is None:
+            raise NotYourRun(f"run {run_id} is over, or never was")
+        mine = run.worker == session.worker and run.attempt == (session.attempt or 0)
+        if not mine or run.state.session not in (None, session.id):
+            raise NotYourRun(f"run {run_id} belongs to another session")
+        return run
+
+    async def _known(self, session: Session, run_id: int) -> None:
+        """The session has the run, or had it until a little while ago. Raises NotYourRun."""
+        if run_id in self._runs:
+            self._owned(session, run_id)
+            return
+        self.sessions.touch(session)
+        ended = self._ended.get(run_id)
+        if ended is not None:
+            if ended.session == session.id and ended.worker == session.worker:
+                return
+        elif session.id == await self._store.read(
+            lambda conn: rows.session_of_ended(conn, run_id, self._clock.seconds() - LOG_GRACE)
+        ):
+            return
+        raise NotYourRun(f"run {run_id} is over, or never was this session's")
+
+    # --- the machine's shell -------------------------------------------------------------------------------------------------
+
+    def _change(self, run: LiveRun, event: leasing.Event) -> Deferred[None]:
+        """Apply an event; fires when what follows of it is on disk."""
+        if run.id not in self._runs:
+            return succeed(None)
+        before = run.state
+        after = leasing.step(before, event, self._clock.seconds())
+        if isinstance(after, leasing.Over):
+            return self._end(run, after, event)
+        run.state = after
+        run.alarm.set(leasing.due(after))
+        if after.cancelled is not None and before.cancelled is None:
+            run.build = evolve(run.build, reason=f"being stopped: {after.reason}", cancel_requested=True)
+            for watcher in _drained(run.watchers):
+                watcher.callback(True)
+        return succeed(None)
+
+    def _tick(self, run: LiveRun) -> None:
+        self._change(run, leasing.Tick())
+
+    def _end(self, run: LiveRun, over: leasing.Over, event: leasing.Event) -> Deferred[None]:
+        now = self._clock.seconds()
+        run.alarm.set(None)
+        del self._runs[run.id]
+        del self._of_build[run.build.id]
+        self._of_worker[run.worker].discard(run.id)
+        self._ended[run.id] = _Ended(run.state.session, run.worker, now)
+        self._sweeper.set(now + LOG_GRACE)
+        cancelled = run.state.cancelled is not None
+        result = over.result
+        if result is None and run.build.cancel_requested and not run.state.requeue:
+            result = Result.CANCELLED
+        state = BuildState.FINISHED if result else BuildState.QUEUED
+        written = self._store.write(
+            lambda conn: rows.finish(
+                conn,
+                run.id,
+                status=over.status,
+                exit_code=over.exit_code,
+                error_code=over.error_code,
+                error_msg=over.error_msg,
+                at=now,
+                lease=over.lease,
+                build_state=state,
+                build_result=result,
+                reason=over.reason,
+            )
+        )
+        build = evolve(run.build, state=state, result=result, reason=over.reason, ended_at=now if result else None)
+        if result is None:
+            self._queue.put(evolve(build, cancel_requested=False))
+        self._tell_worker(run, over, event)
+
+        def on_disk(_: object) -> None:
+            for watcher in _drained(run.watchers):
+                watcher.callback(cancelled)
+            for waiter in (*self._log_watchers.pop(run.id, []), *run.over):
+                waiter.callback(None)
+            if result is not None:
+                self._queue.finished(build)
+
+        self.poke()
+        return written.addCallback(on_disk)
+
+    def _tell_worker(self, run: LiveRun, over: leasing.Over, event: leasing.Event) -> None:
+        post = self._roster.get(run.worker)
+        if not isinstance(post, Lifecycle):
+            return
+        if over.lease is LeaseState.COMPLETED:
+            self.absent.pop(run.worker, None)
+            post.good_build()
+        if not isinstance(event, leasing.NotReady):
+            post.apply(ev.BuildFinished(run.key) if run.state.session is not None else ev.GiveUp(run.key))
+
+    # --- logs ----------------------------------------------------------------------------------------------------------------
+
+    def when_logged(self, run_id: int) -> Deferred[None]:
+        """Fires at the next log line of a run, or at its end. Cancellable."""
+        watchers = self._log_watchers.setdefault(run_id, [])
+        watcher: Deferred[None] = Deferred(watchers.remove)
+        watchers.append(watcher)
+        return watcher
+
+    def _sweep(self) -> None:
+        """Runs whose agents may send no more lines: their logs are closed and compressed."""
+        now = self._clock.seconds()
+        while self._ended:
+            run_id, ended = next(iter(self._ended.items()))
+            if now - ended.at < LOG_GRACE:
+                self._sweeper.set(ended.at + LOG_GRACE)
+                return
+            del self._ended[run_id]
+            self._store.finish_log(run_id).addErrback(self._log_not_finished, run_id)
+
+    def _log_not_finished(self, failure: Failure, run_id: int) -> None:
+        log.failure("the log of run {run} could not be compressed", failure, run=run_id)
+
+    def stop(self) -> None:
+        self._sweeper.set(None)
+        for run in self._runs.values():
+            run.alarm.set(None)
+        self.sessions.stop()
+
+
+def _drained(watchers: list[Deferred[bool]]) -> list[Deferred[bool]]:
+    taken = watchers[:]
+    watchers.clear()
+    return taken

@@ -1,0 +1,115 @@
+"""What is wrong, in words for an operator, each with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from latent.controller.dispatcher import Dispatcher
+from latent.controller.lifecycle import Lifecycle
+from latent.controller.reaper import Reaper
+from latent.controller.roster import Post, Roster
+from latent.store.database import Store
+
+QUIET = 3
+"""An agent is called silent when this share of its session's time (a third) has passed without a sign of life."""
+
+
+@frozen(kw_only=True)
+class HealthItem:
+    """``subject``: "store", "worker NAME", "attempt NAME#N", "controller"."""
+
+    subject: str
+    ok: bool
+    message: str
+    remedy: str = ""
+
+
+def health(
+    store: Store, roster: Roster, dispatcher: Dispatcher, reaper: Reaper, problems: list[str], now: float
+) -> list[HealthItem]:
+    """One item for the store and for each worker at least; what is not well has a remedy."""
+    items = [_store(store)]
+    items += [
+        HealthItem(subject="controller", ok=False, message=problem, remedy="see the log; it is shown until the next start")
+        for problem in problems
+    ]
+    for post in roster:
+        items += _worker(post, dispatcher, now)
+    for case in reaper.cases():
+        tried = f"tried {case.tries} times, last: {case.error}" if case.tries else "about to be tried"
+        items.append(
+            HealthItem(
+                subject=f"attempt {case.attempt}",
+                ok=False,
+                message=f"its instance may still be there: {case.reason} ({tried})",
+                remedy="it is destroyed again and again until its provider confirms that it is gone",
+            )
+        )
+    return items
+
+
+def _store(store: Store) -> HealthItem:
+    stalled = store.stalled
+    if stalled:
+        return HealthItem(
+            subject="store", ok=False, message=stalled, remedy="writes are held back until it is mended; none is lost"
+        )
+    return HealthItem(subject="store", ok=True, message="writes reach the disk")
+
+
+def _worker(post: Post, dispatcher: Dispatcher, now: float) -> Iterator[HealthItem]:
+    subject = f"worker {post.name}"
+    bad = False
+    if post.quarantine.until > now:
+        bad = True
+        yield HealthItem(
+            subject=subject,
+            ok=False,
+            message=f"backs off for {post.quarantine.until - now:.0f} s more: {post.quarantine.reason}",
+            remedy="mend the cause; it is tried again by itself after the back-off",
+        )
+    if isinstance(post, Lifecycle) and post.unhealthy:
+        bad = True
+        yield HealthItem(
+            subject=subject,
+            ok=False,
+            message=f"check_instance says of attempt {post.state.attempt}: {post.unhealthy}",
+            remedy="it gets no more builds and is stopped after its last",
+        )
+    if (absent := dispatcher.absent.get(post.name)) is not None:
+        bad = True
+        yield HealthItem(
+            subject=subject,
+            ok=False,
+            message=absent,
+            remedy="look whether an instance can reach the controller, and at its agent's log",
+        )
+    session = dispatcher.sessions.of_worker(post.name)
+    if session is not None and now - session.last_seen > dispatcher.sessions.timeout / QUIET:
+        bad = True
+        yield HealthItem(
+            subject=subject,
+            ok=False,
+            message=f"its agent has been silent for {now - session.last_seen:.0f} s",
+            remedy=f"after {dispatcher.sessions.timeout:g} s it counts as lost and its builds are tried again",
+        )
+    if not isinstance(post, Lifecycle) and session is None:
+        bad = True
+        yield HealthItem(subject=subject, ok=False, message="its agent is not attached", remedy="start the agent on its machine")
+    if not bad:
+        missing = _unrecoverable(post)
+        yield HealthItem(
+            subject=subject,
+            ok=True,
+            message=post.state_name
+            + (f"; its plugin can't find its instance again after a crash (no {missing})" if missing else ""),
+        )
+
+
+def _unrecoverable(post: Post) -> str:
+    if not isinstance(post, Lifecycle):
+        return ""
+    hooks = ("instance_handle", "resume_instance", "list_instances", "destroy_instance")
+    return ", ".join(hook for hook in hooks if not post.plugin.supports(hook))

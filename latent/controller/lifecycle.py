@@ -1,0 +1,409 @@
+"""One latent worker: the shell around `latent.core.substantiation`.
+
+`apply` takes an event, asks the machine what follows, appends event and new state to the journal, and performs the actions once
+that is on disk. What the plugin answers comes back as further events.
+
+Note [Order]. `step` runs at once, in the order in which events arrive; the store answers writes in the order in which they were
+made; so actions are performed in the order of the events too, though several events may be on their way to the disk together.
+An event that an action causes waits until the actions before it are done: nothing is re-entrant.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Protocol, assert_never
+
+import attrs
+from sqlalchemy import Connection
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
+
+from latent.controller.clock import Alarm, Clock
+from latent.controller.failures import failure_of
+from latent.controller.identity import Identity, token_hash
+from latent.core import events as ev
+from latent.core import quarantine as quarantining
+from latent.core.quarantine import Quarantine
+from latent.core.states import (
+    NAMES,
+    Insubstantiating,
+    InsubstantiatingSubstantiating,
+    NotSubstantiated,
+    ShutDown,
+    State,
+    Substantiated,
+    SubstantiatingStarting,
+    Timer,
+    deadlines,
+)
+from latent.core.substantiation import step
+from latent.errors import EnrolmentRefused
+from latent.model import JSON, Attempt
+from latent.store import attempts, journal
+from latent.store.database import Store
+from latent.store.states import dump
+from latent.worker import hooks, results
+from latent.worker.base import AbstractLatentWorker
+from latent.worker.build import WorkerBuild
+
+log = Logger()
+
+CHECK_TIMEOUT = 60.0
+"""Seconds that check_instance has to answer; a check that hangs is a bad one."""
+
+
+class Listener(Protocol):
+    """Who is told what becomes of a worker's builds. ``builds`` are run ids, as strings."""
+
+    def build_for(self, build: str | None) -> WorkerBuild | None: ...
+    def ready(self, worker: str, builds: tuple[str, ...]) -> None: ...
+    def unready(self, worker: str, builds: tuple[str, ...], failure: ev.Failure) -> None: ...
+    def interrupted(self, worker: str, builds: tuple[str, ...], reason: str) -> None: ...
+    def drop_session(self, worker: str, session: str, reason: str) -> None: ...
+    def condemned(self, attempt: Attempt) -> None: ...
+    def missing(self, attempt: Attempt) -> None: ...
+    def changed(self, worker: str) -> None: ...
+
+
+class Lifecycle:
+    """``jitter`` gives a number from -1 to 1 for each back-off."""
+
+    latent = True
+
+    def __init__(
+        self,
+        plugin: AbstractLatentWorker,
+        state: State,
+        quarantine: Quarantine,
+        *,
+        store: Store,
+        clock: Clock,
+        identity: Identity,
+        listener: Listener,
+        jitter: Callable[[], float],
+    ) -> None:
+        self.plugin = plugin
+        self.name = plugin.name
+        self.state = state
+        self.quarantine = quarantine
+        self.since = clock.seconds()
+        self.unhealthy = ""
+        self.detail: tuple[str, ...] = ()
+        self.removed = False
+        self.unusable = ""
+        self._store = store
+        self._clock = clock
+        self._identity = identity
+        self._listener = listener
+        self._jitter = jitter
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._busy = False
+        self._alarm = Alarm(clock, self._ring)
+        self._calls: dict[Timer, Deferred[Any]] = {}
+        self._attaching: dict[str, Deferred[None]] = {}
+        self._at_rest: list[Deferred[None]] = []
+
+    @property
+    def attempt(self) -> Attempt:
+        return Attempt(self.name, self.state.attempt)
+
+    @property
+    def state_name(self) -> str:
+        return NAMES[type(self.state)]
+
+    # --- what the rest of the controller asks for ---------------------------------------------------------------------------
+
+    def apply(self, event: ev.Event, also: Callable[[Connection], object] | None = None) -> Deferred[tuple[ev.Action, ...]]:
+        """Feed an event. Fires with the actions once they are performed; ``also`` is written in the same transaction."""
+        done: Deferred[tuple[ev.Action, ...]] = Deferred()
+        self._soon(partial(self._apply, event, also, done))
+        return done
+
+    def attach(self, attempt: int, session: str) -> Deferred[None]:
+        """The agent of ``attempt`` attaches; fails with EnrolmentRefused if that is not the one expected."""
+        answer: Deferred[None] = Deferred()
+        self._attaching[session] = answer
+        self.apply(ev.Attached(attempt, session))
+        return answer
+
+    def resumed(self, found: bool | None) -> Deferred[tuple[ev.Action, ...]]:
+        """The controller was restarted; see `latent.core.events.Recovered`."""
+        return self.apply(ev.Recovered(found))
+
+    def when_at_rest(self) -> Deferred[None]:
+        """Fires when there is no instance and none is on its way."""
+        if isinstance(self.state, NotSubstantiated | ShutDown):
+            return succeed(None)
+        waiter: Deferred[None] = Deferred()
+        self._at_rest.append(waiter)
+        return waiter
+
+    def shut_down(self, fast: bool) -> Deferred[None]:
+        """No instance from now on. Fires when the running start and stop have ended."""
+        self.apply(ev.Shutdown(fast))
+        return self.when_at_rest()
+
+    def good_build(self) -> None:
+        if self.quarantine != (better := quarantining.good_build(self.quarantine)):
+            self._set_quarantine(better)
+
+    def pause(self, paused: bool) -> None:
+        change = quarantining.pause if paused else quarantining.unpause
+        self._set_quarantine(change(self.quarantine))
+
+    def why_closed(self) -> str:
+        """Why no new build may go to this worker; empty if one may."""
+        if self.removed:
+            return "no longer declared"
+        if self.unusable:
+            return self.unusable
+        match self.state:
+            case ShutDown():
+                return "shut down"
+            case Insubstantiating(then_shut_down=True):
+                return "shutting down"
+            case Insubstantiating(call=call) | InsubstantiatingSubstantiating(call=call) if call.cancelled:
+                return f"its last {call.hook.value}_instance hangs"
+            case Substantiated(retiring=reason) | SubstantiatingStarting(retiring=reason) if reason:
+                return f"retiring: {reason}"
+            case Substantiated(session=None, builds=builds) if builds:
+                return "its agent is away"
+            case _:
+                return quarantining.why_closed(self.quarantine, self._clock.seconds())
+
+    # --- events in -----------------------------------------------------------------------------------------------------------
+
+    def _soon(self, work: Callable[[], None]) -> None:
+        self._inbox.append(work)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._inbox:
+                self._inbox.popleft()()
+        finally:
+            self._busy = False
+
+    def _apply(self, event: ev.Event, also: Callable[[Connection], object] | None, done: Deferred[tuple[ev.Action, ...]]) -> None:
+        now = self._clock.seconds()
+        before = self.state
+        self.state, actions = step(before, event, now)
+        if type(before) is not type(self.state):
+            self.since = now
+        self._alarm.set(min(deadlines(self.state).values(), default=None))
+        if isinstance(event, ev.Checked):
+            self.unhealthy = "" if event.good else event.message
+        perform = partial(self._soon, partial(self._perform, actions, done))
+        if also is None and _is_noise(before, self.state, actions):
+            perform()
+            return
+        entry = partial(self._record, now, event, self.state, actions, also)
+        self._store.write(entry).addCallbacks(lambda _: perform(), partial(self._not_written, event, done))
+
+    def _record(
+        self,
+        now: float,
+        event: ev.Event,
+        state: State,
+        actions: tuple[ev.Action, ...],
+        also: Callable[[Connection], object] | None,
+        conn: Connection,
+    ) -> None:
+        journal.record(conn, self.name, now, type(event).__name__, describe(event), dump(state))
+        condemned = False
+        for action in actions:
+            if isinstance(action, ev.StartInstance) and not action.again:
+                attempt = Attempt(self.name, action.attempt)
+                attempts.begin(conn, attempt, token_hash(self._identity.agent_token(attempt)), now)
+            elif isinstance(action, ev.Condemn):
+                condemned = True
+                attempts.condemn(conn, Attempt(self.name, action.attempt), action.reason, now)
+        if isinstance(event, ev.Stopped) and not condemned:
+            attempts.stopped(conn, Attempt(self.name, event.attempt), now)
+        if also is not None:
+            also(conn)
+
+    def _not_written(self, event: ev.Event, done: Deferred[Any], failure: TwistedFailure) -> None:
+        # Transient faults never come here: the store holds the write back until it succeeds.
+        log.failure("{worker}: {event} could not be journalled", failure=failure, worker=self.name, event=event)
+        done.errback(failure)
+        done.addErrback(lambda _: None)
+
+    def _ring(self) -> None:
+        now = self._clock.seconds()
+        for timer, at in sorted(deadlines(self.state).items(), key=lambda item: item[1]):
+            if at <= now:
+                self.apply(ev.TimedOut(timer))
+        self._alarm.set(min(deadlines(self.state).values(), default=None))
+
+    # --- actions out ---------------------------------------------------------------------------------------------------------
+
+    def _perform(self, actions: tuple[ev.Action, ...], done: Deferred[tuple[ev.Action, ...]]) -> None:
+        for action in actions:
+            try:
+                self._perform_one(action)
+            except Exception:
+                # One action that fails must not take the others with it.
+                log.failure("{worker}: {action} could not be performed", worker=self.name, action=action)
+        if isinstance(self.state, NotSubstantiated | ShutDown):
+            resting, self._at_rest = self._at_rest, []
+            for waiter in resting:
+                waiter.callback(None)
+        self._listener.changed(self.name)
+        done.callback(actions)
+
+    def _perform_one(self, action: ev.Action) -> None:
+        match action:
+            case ev.StartMachine(attempt):
+                why = "its machine can't be started: this version has no latent machines (machine_name)"
+                failure = ev.Failure(ev.Fault.INFRASTRUCTURE, why, "LatentWorkerConfigurationError")
+                self.apply(ev.MachineFailed(attempt, failure))
+            case ev.StartInstance(attempt, build):
+                self._start(attempt, build)
+            case ev.StopInstance(attempt, fast):
+                self._call(Timer.STOP, self.plugin.stop_instance, fast).addCallbacks(
+                    lambda _: self._stopped(attempt), lambda f: self._stop_failed(attempt, f)
+                )
+            case ev.CancelCall(_, hook):
+                if (call := self._calls.get(hook)) is not None:
+                    call.cancel()
+            case ev.CheckInstance(attempt):
+                self._check(attempt)
+            case ev.Accept(session):
+                self._answer_attach(session, None)
+            case ev.Refuse(session, reason):
+                self._answer_attach(session, reason)
+            case ev.DropSession(session, reason):
+                self._listener.drop_session(self.name, session, reason)
+            case ev.Ready(builds):
+                self._listener.ready(self.name, builds)
+            case ev.Unready(builds, failure):
+                self._listener.unready(self.name, builds, failure)
+            case ev.Interrupt(builds, reason):
+                self._listener.interrupted(self.name, builds, reason)
+            case ev.BackOff(failure):
+                worse = quarantining.failed(self.quarantine, failure.message, self._clock.seconds(), self._jitter())
+                self._set_quarantine(worse)
+            case ev.Condemn(attempt, reason):
+                log.warn("{attempt} is condemned: {reason}", attempt=Attempt(self.name, attempt), reason=reason)
+                self._listener.condemned(Attempt(self.name, attempt))
+            case ev.NotifyMissing(attempt):
+                self._listener.missing(Attempt(self.name, attempt))
+            case _:
+                assert_never(action)
+
+    def _set_quarantine(self, quarantine: Quarantine) -> None:
+        self.quarantine = quarantine
+        doc = attrs.asdict(quarantine)
+        self._store.write(lambda conn: journal.save_quarantine(conn, self.name, doc)).addErrback(
+            lambda f: log.failure("{worker}: its back-off could not be saved", failure=f, worker=self.name)
+        )
+        self._listener.changed(self.name)
+
+    def _answer_attach(self, session: str, refused: str | None) -> None:
+        answer = self._attaching.pop(session, None)
+        if answer is None:
+            return
+        if refused is None:
+            answer.callback(None)
+        else:
+            answer.errback(EnrolmentRefused(f"worker {self.name}: {refused}"))
+
+    # --- the plugin's hooks --------------------------------------------------------------------------------------------------
+
+    def _call(self, hook: Timer, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        call = hooks.call(function, *args)
+        self._calls[hook] = call
+
+        def over(result: Any) -> Any:
+            if self._calls.get(hook) is call:
+                del self._calls[hook]
+            return result
+
+        return call.addBoth(over)
+
+    def _start(self, number: int, build: str | None) -> None:
+        attempt = Attempt(self.name, number)
+        self.plugin.enrolment = self._identity.enrolment(attempt)
+        for_build = self._listener.build_for(build)
+        self._call(Timer.START, self.plugin.start_instance, for_build).addCallback(
+            lambda result: results.start_result(self.plugin, result)
+        ).addCallbacks(lambda detail: self._started(attempt, detail), lambda f: self._start_failed(attempt, f))
+
+    def _started(self, attempt: Attempt, detail: Iterable[str]) -> None:
+        """The handle goes to disk with the event: an instance that is known to have started can be found again."""
+        self.detail = tuple(detail)
+        if not self.plugin.supports("instance_handle") or self._moved_on(attempt):
+            self.apply(ev.Started(attempt.number))
+            return
+        hooks.call(self.plugin.instance_handle).addCallback(lambda handle: results.handle(self.plugin, handle)).addCallbacks(
+            lambda handle: self._started_with(attempt, handle), lambda f: self._start_failed(attempt, f)
+        )
+
+    def _started_with(self, attempt: Attempt, handle: JSON) -> None:
+        self.apply(ev.Started(attempt.number), lambda conn: attempts.set_handle(conn, attempt, handle))
+
+    def _moved_on(self, attempt: Attempt) -> bool:
+        """Whether the plugin has begun a later attempt, so that what it says of its instance is not said of this one."""
+        return self.plugin.enrolment is not None and self.plugin.enrolment.attempt != attempt
+
+    def _start_failed(self, attempt: Attempt, failure: TwistedFailure) -> None:
+        log.warn("{attempt}: start_instance failed: {error}", attempt=attempt, error=failure.getErrorMessage())
+        self.apply(ev.StartFailed(attempt.number, failure_of(failure)))
+
+    def _stopped(self, attempt: int) -> None:
+        self.apply(ev.Stopped(attempt))
+
+    def _stop_failed(self, attempt: int, failure: TwistedFailure) -> None:
+        log.warn("{worker}#{attempt}: stop_instance failed: {error}", worker=self.name, attempt=attempt, error=failure.value)
+        self.apply(ev.StopFailed(attempt, failure_of(failure).message))
+
+    def _check(self, attempt: int) -> None:
+        check = hooks.call(self.plugin.check_instance).addCallback(lambda result: results.check_result(self.plugin, result))
+        too_long = self._clock.callLater(CHECK_TIMEOUT, check.cancel)
+
+        def answered(result: Any) -> None:
+            if too_long.active():
+                too_long.cancel()
+                good, message = (False, failure_of(result).message) if isinstance(result, TwistedFailure) else result
+            else:
+                good, message = False, f"check_instance did not answer in {CHECK_TIMEOUT:g} s"
+            self.apply(ev.Checked(attempt, good, message))
+
+        check.addBoth(answered)
+
+
+def _is_noise(before: State, after: State, actions: tuple[ev.Action, ...]) -> bool:
+    """Whether nothing but the next check changed: checks come every few seconds and would bury the journal."""
+    if any(not isinstance(action, ev.CheckInstance) for action in actions):
+        return False
+    if before is after:
+        return True
+    if isinstance(before, SubstantiatingStarting) and isinstance(after, SubstantiatingStarting):
+        return attrs.evolve(before, check_deadline=None) == attrs.evolve(after, check_deadline=None)
+    if isinstance(before, Substantiated) and isinstance(after, Substantiated):
+        return attrs.evolve(before, check_deadline=None) == attrs.evolve(after, check_deadline=None)
+    return False
+
+
+def describe(event: ev.Event) -> JSON:
+    """An event's fields as JSON, for the journal."""
+    doc: dict[str, JSON] = {}
+    for field in attrs.fields(type(event)):
+        value = getattr(event, field.name)
+        match value:
+            case ev.Failure():
+                doc[field.name] = value.message
+                doc["fault"] = value.fault.value
+                doc["kind"] = value.kind
+            case Timer():
+                doc[field.name] = value.value
+            case None | bool() | int() | float() | str():
+                doc[field.name] = value
+            case _:
+                # A policy is the declaration's and stands there.
+                continue
+    return doc

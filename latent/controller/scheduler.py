@@ -1,0 +1,225 @@
+"""Makes the planner's decisions come true: looks at queue and workers, claims workers for builds, starts or leases.
+
+A pass is made once for all that happened since the last one. A claim is `prepare_atomic` in the store: only when it is on disk is
+the worker told, so a build is never with two workers, whatever dies in between.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from attrs import evolve
+from sqlalchemy import Connection
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from latent.controller.clock import Alarm, Clock, Wait
+from latent.controller.compatibility import Compatibility
+from latent.controller.dispatcher import Dispatcher
+from latent.controller.lifecycle import Lifecycle
+from latent.controller.queue import BuildQueue
+from latent.controller.roster import Post, Roster
+from latent.core import events as ev
+from latent.core.planning import Assign, Availability, Limits, Seat, Start, plan
+from latent.core.states import (
+    Insubstantiating,
+    InsubstantiatingSubstantiating,
+    NotSubstantiated,
+    Substantiated,
+    Substantiating,
+    SubstantiatingStarting,
+)
+from latent.model import Build, BuildState, Offer, Result
+from latent.store import builds as rows
+from latent.store.database import Store
+from latent.store.runs import MachineBusy
+
+log = Logger()
+
+BUSY_AGAIN = 5.0
+"""Seconds after which a worker that the store calls busy, though nothing here says so, is tried again."""
+
+
+class Scheduler:
+    def __init__(
+        self, store: Store, clock: Clock, roster: Roster, queue: BuildQueue, dispatcher: Dispatcher, limits: Limits
+    ) -> None:
+        self.limits = limits
+        self.compatibility = Compatibility(clock, self.poke)
+        self._store = store
+        self._clock = clock
+        self._roster = roster
+        self._queue = queue
+        self._dispatcher = dispatcher
+        self._pass: Wait | None = None
+        self._stopped = True
+        self._claiming: dict[int, Build] = {}
+        self._cancelled: dict[int, str] = {}
+        self._reserved: dict[str, int] = {}
+        self._occupied: dict[str, float] = {}
+        self._later = Alarm(clock, self.poke)
+
+    def start(self) -> None:
+        self._stopped = False
+        self.poke()
+
+    def stop(self) -> None:
+        """No more claims."""
+        self._stopped = True
+        self._later.set(None)
+        if self._pass is not None:
+            self._pass.cancel()
+            self._pass = None
+
+    def poke(self) -> None:
+        """Something changed: make a pass soon."""
+        if self._pass is None and not self._stopped:
+            self._pass = self._clock.callLater(0, self._run)
+
+    def claiming(self, build_id: int) -> Build | None:
+        return self._claiming.get(build_id)
+
+    def cancel_claim(self, build_id: int, reason: str) -> None:
+        """A build that is just being given to a worker is not wanted any more."""
+        self._cancelled[build_id] = reason
+
+    # --- a pass --------------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._pass = None
+        if not len(self._queue):
+            return
+        seats = [self._seat(post) for post in self._roster]
+        lines = self._queue.lanes()
+        unknown = self.compatibility.ask(self._roster, lines, self._queue)
+        if unknown:
+            return  # the answers poke
+        latent = self._roster.latent()
+        instances = sum(1 for post in latent if not isinstance(post.state, NotSubstantiated))
+        starting = sum(1 for post in latent if isinstance(post.state, Substantiating | SubstantiatingStarting))
+        planned = plan(lines, seats, self.limits, instances=instances, starting=starting)
+        self._queue.explain(planned.waits)
+        for decision in planned.decisions:
+            self._claim(decision)
+        self._wake_for_quarantine()
+
+    def _wake_for_quarantine(self) -> None:
+        """A worker that backs off is worth a look when that is over."""
+        now = self._clock.seconds()
+        ends = [post.quarantine.until for post in self._roster if post.quarantine.until > now]
+        ends += [until for until in self._occupied.values() if until > now]
+        self._later.set(min(ends, default=None))
+
+    def _seat(self, post: Post) -> Seat:
+        limit = post.plugin.max_builds or 1
+        free = limit - self._dispatcher.load_of(post.name) - self._reserved.get(post.name, 0)
+        closed = post.why_closed() or self._why_occupied(post.name)
+        offer = self._offer(post)
+        if closed or free <= 0:
+            return Seat(worker=post.name, offer=offer, availability=Availability.CLOSED, free=0, reason=closed or "busy")
+        idle = free == limit
+        if not isinstance(post, Lifecycle):
+            return Seat(worker=post.name, offer=offer, availability=Availability.WARM, free=free)
+        match post.state:
+            case Substantiated(session=session) if session is not None:
+                availability = Availability.WARM
+            case Substantiating() | SubstantiatingStarting() | InsubstantiatingSubstantiating():
+                availability = Availability.COMING
+            case _:
+                availability = Availability.COLD
+        return Seat(
+            worker=post.name,
+            offer=offer,
+            availability=availability,
+            free=free,
+            incompatible=self.compatibility.incompatible(post),
+            idle=idle and availability is Availability.WARM,
+        )
+
+    def _why_occupied(self, worker: str) -> str:
+        until = self._occupied.get(worker, 0.0)
+        return "the store says that it is busy" if until > self._clock.seconds() else ""
+
+    def _offer(self, post: Post) -> Offer:
+        offer = dict(post.plugin.offer())
+        session = self._dispatcher.sessions.of_worker(post.name)
+        for name, value in session.labels.items() if session else ():
+            # What the declaration says of its worker holds against what the agent says of itself.
+            if name not in offer:
+                offer[name] = frozenset({value})
+        return offer
+
+    # --- a claim -------------------------------------------------------------------------------------------------------------
+
+    def _claim(self, decision: Assign | Start) -> None:
+        build = self._queue.take(decision.build)
+        post = self._roster.get(decision.worker)
+        if build is None or post is None:
+            return
+        build = evolve(build, state=BuildState.STARTING, reason=f"goes to {post.name}: {decision.why}")
+        self._claiming[build.id] = build
+        self._reserved[post.name] = self._reserved.get(post.name, 0) + 1
+        attempt = self._attempt_for(post, decision)
+        slots = [post.name] + [f"{post.name}/{n}" for n in range(2, (post.plugin.max_builds or 1) + 1)]
+        now = self._clock.seconds()
+        claimed = self._store.write(lambda conn: _claim_slot(conn, build.id, slots, post.name, attempt, now))
+        claimed.addBoth(partial(self._unreserve, post.name, build.id))
+        claimed.addCallbacks(
+            partial(self._claimed, build, post, attempt, decision), partial(self._not_claimed, build, post.name)
+        ).addErrback(lambda f: log.failure("build {build} could not be given to {worker}", f, build=build.id, worker=post.name))
+
+    def _attempt_for(self, post: Post, decision: Assign | Start) -> int:
+        """The attempt that will carry the run: the one that is up or coming, or the next."""
+        if not isinstance(post, Lifecycle):
+            return 0
+        going = isinstance(post.state, NotSubstantiated | Insubstantiating | InsubstantiatingSubstantiating)
+        if isinstance(decision, Start) and (going or isinstance(post.state, Substantiated)):
+            return post.state.attempt + 1
+        return post.state.attempt
+
+    def _unreserve(self, worker: str, build_id: int, result: object) -> object:
+        self._reserved[worker] -= 1
+        del self._claiming[build_id]
+        return result
+
+    def _claimed(self, build: Build, post: Post, attempt: int, decision: Assign | Start, run_id: int) -> None:
+        run = self._dispatcher.add(run_id, build, post.name, attempt)
+        if build.id in self._cancelled:
+            self._dispatcher.cancel(run, Result.CANCELLED, self._cancelled.pop(build.id))
+        elif not isinstance(post, Lifecycle):
+            self._dispatcher.offer(run)
+        elif isinstance(decision, Start):
+            post.apply(ev.Substantiate(run.key, decision.replace))
+        else:
+            post.apply(ev.BuildStarted(run.key)).addCallback(lambda actions: self._offer_if_taken(run.id, actions))
+
+    def _offer_if_taken(self, run_id: int, actions: tuple[ev.Action, ...]) -> None:
+        """The instance may have gone between the plan and the claim; then the build has come back already."""
+        if not any(isinstance(action, ev.Unready) for action in actions):
+            run = self._dispatcher.get(run_id)
+            if run is not None:
+                self._dispatcher.offer(run)
+
+    def _not_claimed(self, build: Build, worker: str, failure: Failure) -> None:
+        log.warn("build {build} could not claim {worker}: {error}", build=build.id, worker=worker, error=failure.value)
+        self._occupied[worker] = self._clock.seconds() + BUSY_AGAIN
+        if build.id in self._cancelled:
+            reason = self._cancelled.pop(build.id)
+            done = evolve(build, state=BuildState.FINISHED, result=Result.CANCELLED, reason=reason)
+            self._store.write(lambda conn: rows.end(conn, build.id, Result.CANCELLED, reason, self._clock.seconds())).addCallback(
+                lambda _: self._queue.finished(done)
+            )
+            return
+        self._queue.put(build)
+        self.poke()
+
+
+def _claim_slot(conn: Connection, build_id: int, slots: list[str], worker: str, attempt: int, now: float) -> int:
+    """The run's id, on the first slot of the worker that is free. Raises MachineBusy when none is."""
+    for slot in slots[:-1]:
+        try:
+            with conn.begin_nested():
+                return rows.claim(conn, build_id, slot, worker, attempt, now)
+        except MachineBusy:
+            continue
+    return rows.claim(conn, build_id, slots[-1], worker, attempt, now)

@@ -1,0 +1,402 @@
+"""The controller as a whole: what the command line starts, and what the HTTP API and Python callers ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from attrs import evolve, field, frozen
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from latent.config.builder import Builder
+from latent.config.settings import Config
+from latent.controller import recovery
+from latent.controller.clock import Clock
+from latent.controller.dispatcher import Dispatcher
+from latent.controller.health import HealthItem, health
+from latent.controller.identity import Identity
+from latent.controller.lifecycle import Lifecycle
+from latent.controller.plain import PlainWorker
+from latent.controller.queue import BuildQueue
+from latent.controller.reaper import Reaper
+from latent.controller.reconfiguration import Reconfiguration
+from latent.controller.recovery import Recovery, Remains
+from latent.controller.roster import Post, Roster
+from latent.controller.scheduler import Scheduler
+from latent.controller.sessions import Sessions
+from latent.core.planning import Limits
+from latent.errors import ConfigError, NotFound
+from latent.model import JSON, Build, BuildRequest, BuildState, LogLine, Result, Run, StepState
+from latent.store import builds as rows
+from latent.store import journal
+from latent.store.database import Store
+from latent.worker import hooks
+from latent.worker.base import AbstractLatentWorker, AbstractWorker
+
+log = Logger()
+
+DAY = 86400.0
+
+
+class RunView(Protocol):
+    """One try of a build, with its steps; `latent.store.builds.RunDetails` is one."""
+
+    @property
+    def run(self) -> Run: ...
+    @property
+    def worker(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def steps(self) -> Sequence[StepState]: ...
+
+
+@frozen(kw_only=True)
+class BuildDetails:
+    """``why``: in words, why the build is where it is."""
+
+    build: Build
+    runs: Sequence[RunView]
+    why: str
+
+
+@frozen(kw_only=True)
+class WorkerStatus:
+    """``since``: when the state began, in POSIX seconds. ``session``: the attached agent, or None."""
+
+    name: str
+    kind: str
+    latent: bool
+    state: str
+    attempt: int
+    since: float
+    builds: list[int]
+    session: Mapping[str, JSON] | None = None
+    quarantined_until: float | None = None
+    paused: bool = False
+    reason: str = ""
+    labels: Mapping[str, list[str]] = field(factory=dict)
+
+
+class Controller:
+    """``state_dir``: where plugins may keep what belongs to their instances. ``jitter``: a number from -1 to 1 for each back-off.
+
+    ``reactor`` is for the plugins; the controller itself tells time by ``clock`` alone.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        *,
+        reactor: Any,
+        clock: Clock,
+        state_dir: Path,
+        jitter: Callable[[], float],
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.identity = Identity(store.controller_id, store.secret)
+        self.roster = Roster()
+        self.queue = BuildQueue()
+        self.dispatcher = Dispatcher(
+            store,
+            clock,
+            self.roster,
+            self.queue,
+            lease_seconds=config.limits.lease_seconds,
+            session_timeout=config.limits.session_timeout,
+        )
+        self.scheduler = Scheduler(store, clock, self.roster, self.queue, self.dispatcher, _limits(config))
+        self.reaper = Reaper(store, clock, self.roster, self.identity)
+        self.problems: list[str] = []
+        self.started = False
+        self._reactor = reactor
+        self._clock = clock
+        self._state_dir = state_dir
+        self._jitter = jitter
+        self._reconfiguration = Reconfiguration(self)
+        self._housekeeping = LoopingCall(self._prune)
+        self._housekeeping.clock = clock  # type: ignore[assignment]
+        self._stopping = False
+        self.dispatcher.poke = self.scheduler.poke
+        self.dispatcher.condemned = self.reaper.condemned
+        self.dispatcher.worker_changed = self._reconfiguration.worker_changed
+
+    @property
+    def sessions(self) -> Sessions:
+        return self.dispatcher.sessions
+
+    # --- its life ------------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up what the controller before this one left, then work. Gateways must be listening already."""
+        remains = await recovery.read_remains(self.store)
+        self.problems = remains.problems
+        for worker in self.config.workers.values():
+            await self.add_worker(worker, remains)
+        self._report_undeclared(remains)
+        recover = Recovery(self.store, self._clock, self.roster, self.queue, self.dispatcher, self.identity)
+        self.reaper.take(await recover.run(remains))
+        for problem in self.problems:
+            log.warn("{problem}", problem=problem)
+        self.started = True
+        self._housekeeping.start(DAY / 24, now=True)
+        self.scheduler.start()
+
+    async def add_worker(self, plugin: AbstractWorker, remains: Remains | None = None) -> Post:
+        """Set the plugin up and take it into the roster. One that can't be is there too, and says why it serves nothing."""
+        remains = remains or Remains(states={}, damaged={}, quarantines={}, live={}, condemned=[], problems=self.problems)
+        quarantine = recovery.quarantine_of(plugin, remains)
+        plugin.reactor = self._reactor
+        plugin.state_dir = self._state_dir
+        post: Post
+        if isinstance(plugin, AbstractLatentWorker):
+            post = Lifecycle(
+                plugin,
+                recovery.state_of(plugin, remains),
+                quarantine,
+                store=self.store,
+                clock=self._clock,
+                identity=self.identity,
+                listener=self.dispatcher,
+                jitter=self._jitter,
+            )
+        else:
+            post = PlainWorker(
+                plugin,
+                quarantine,
+                store=self.store,
+                clock=self._clock,
+                drop_session=self.dispatcher.sessions.drop,
+                changed=self.dispatcher.changed,
+            )
+        self.roster.add(post)
+        args, kwargs = plugin.arguments
+        try:
+            await hooks.call(plugin.reconfigService, *args, **kwargs)
+        except Exception as error:
+            log.failure("{worker}: reconfigService failed", worker=plugin.name)
+            post.unusable = f"reconfigService failed: {error}"
+            self.problems.append(f"worker {plugin.name} gets no builds: reconfigService failed: {error}")
+        return post
+
+    def _report_undeclared(self, remains: Remains) -> None:
+        for name, live in remains.live.items():
+            if name not in self.roster:
+                self.problems.append(
+                    f"worker {name} is no longer declared, but attempt {live.attempt.number} of it was up: "
+                    f"declare it again so that its instance can be stopped, or see to it by hand"
+                )
+
+    async def stop(self, fast: bool = False) -> None:
+        """No new builds; unless ``fast``, those that run may end; then every instance is stopped. Instances first, store last."""
+        if not self.started:
+            return
+        self._stopping = True
+        self.scheduler.stop()
+        if not fast:
+            await self._drained()
+        self.reaper.stop()
+        await DeferredList([post.shut_down(fast) for post in self.roster.latent()], consumeErrors=True)
+        if self._housekeeping.running:
+            self._housekeeping.stop()
+        self.dispatcher.stop()
+        self._reconfiguration.stop()
+
+    async def _drained(self) -> None:
+        """Wait for the builds that an agent has; those that only wait for an instance go back to the queue with it."""
+        while running := [run for run in self.dispatcher.live() if run.state.session is not None]:
+            await self.dispatcher.when_over(running[0])
+
+    async def hurry(self) -> None:
+        """`stop` was asked for and somebody is out of patience: what still runs is interrupted and queued again."""
+        for run in self.dispatcher.live():
+            self.dispatcher.interrupted(run.worker, (run.key,), "the controller is shutting down")
+        await DeferredList([post.shut_down(True) for post in self.roster.latent()], consumeErrors=True)
+
+    def _prune(self) -> None:
+        if self.config.journal_days is not None:
+            before = self._clock.seconds() - self.config.journal_days * DAY
+            self.store.write(lambda conn: journal.prune(conn, before)).addErrback(
+                lambda f: log.failure("the journal could not be pruned", f)
+            )
+
+    # --- builds --------------------------------------------------------------------------------------------------------------
+
+    def builders(self) -> Mapping[str, Builder]:
+        return self.config.builders
+
+    async def request_for(
+        self,
+        builder: str,
+        properties: Mapping[str, JSON],
+        labels: Mapping[str, str],
+        *,
+        priority: int | None = None,
+        timeout: float | None = None,
+    ) -> BuildRequest:
+        """What the template asks for with these properties. Raises NotFound, ConfigError."""
+        template = self.config.builders.get(builder)
+        if template is None:
+            known = ", ".join(sorted(self.config.builders)) or "none is declared"
+            raise NotFound(f"no builder is called {builder!r} (known: {known})")
+        return await template.request(properties, labels, priority=priority, timeout=timeout)
+
+    async def submit(self, request: BuildRequest) -> Build:
+        """The build is on disk when this answers. Raises ConfigError when the controller takes none."""
+        if self._stopping:
+            raise ConfigError("the controller is stopping and takes no new builds; submit again when it is back")
+        now = self._clock.seconds()
+        build = await self.store.write(lambda conn: rows.insert(conn, request, now))
+        self.queue.put(build)
+        self.scheduler.poke()
+        return build
+
+    async def cancel(self, build_id: int, reason: str, *, retry: bool = False) -> Build:
+        """End a build, wherever it is. ``retry``: end only its present run and try again. Idempotent; raises NotFound."""
+        build = await self.store.read(lambda conn: rows.get(conn, build_id))
+        if build.state is BuildState.FINISHED:
+            return build
+        if not retry:
+            now = self._clock.seconds()
+            await self.store.write(lambda conn: rows.request_cancel(conn, build_id, now))
+        run = self.dispatcher.run_of_build(build_id)
+        if run is not None:
+            self.dispatcher.cancel(run, Result.CANCELLED, reason, requeue=retry)
+        elif self.scheduler.claiming(build_id) is not None:
+            if not retry:
+                self.scheduler.cancel_claim(build_id, reason)
+        elif not retry and (waiting := self.queue.take(build_id)) is not None:
+            await self._end_queued(waiting, reason)
+        return await self.store.read(lambda conn: rows.get(conn, build_id))
+
+    async def _end_queued(self, build: Build, reason: str) -> None:
+        now = self._clock.seconds()
+        await self.store.write(lambda conn: rows.end(conn, build.id, Result.CANCELLED, reason, now))
+        ended = evolve(build, state=BuildState.FINISHED, result=Result.CANCELLED, reason=reason, ended_at=now)
+        self.queue.finished(ended)
+
+    async def build(self, build_id: int) -> BuildDetails:
+        """Raises NotFound."""
+        build = await self.store.read(lambda conn: rows.get(conn, build_id))
+        runs = await self.store.read(lambda conn: rows.runs_of(conn, build_id))
+        return BuildDetails(build=build, runs=runs, why=self._why(build))
+
+    def _why(self, build: Build) -> str:
+        if build.state is BuildState.FINISHED:
+            return build.reason or (build.result.value if build.result else "")
+        if (run := self.dispatcher.run_of_build(build.id)) is not None:
+            post = self.roster.get(run.worker)
+            where = f"{run.worker} is {post.state_name}" if post else run.worker
+            return f"{run.build.reason} ({where})"
+        if (claimed := self.scheduler.claiming(build.id)) is not None:
+            return claimed.reason
+        before = f" (before: {build.reason})" if build.reason else ""
+        return f"queued: {self.queue.why(build)}{before}"
+
+    async def builds(
+        self, *, states: Collection[BuildState] | None = None, builder: str | None = None, limit: int = 50
+    ) -> list[Build]:
+        """Newest first."""
+        return await self.store.read(lambda conn: rows.list_builds(conn, states=states, builder=builder, limit=limit))
+
+    def when_finished(self, build_id: int) -> Deferred[Build]:
+        """Fires when the build is over, at once if it is. Cancellable. Fails with NotFound."""
+        waiter = self.queue.when_finished(build_id)
+
+        def looked(build: Build) -> None:
+            if build.state is BuildState.FINISHED:
+                self.queue.finished(build)
+
+        def failed(failure: Failure) -> None:
+            self.queue.unknown(build_id, failure)
+
+        self.store.read(lambda conn: rows.get(conn, build_id)).addCallbacks(looked, failed)
+        return waiter
+
+    # --- logs ----------------------------------------------------------------------------------------------------------------
+
+    async def log(self, build_id: int, run_id: int | None, offset: int) -> tuple[list[LogLine], int, bool]:
+        """Lines of a run (None: the build's last) from ``offset``; the next offset; whether the run is over. Raises NotFound."""
+        runs = await self.store.read(lambda conn: rows.runs_of(conn, build_id))
+        if not runs:
+            build = await self.store.read(lambda conn: rows.get(conn, build_id))
+            return [], 0, build.state is BuildState.FINISHED
+        chosen = runs[-1] if run_id is None else next((found for found in runs if int(found.run.id) == run_id), None)
+        if chosen is None:
+            raise NotFound(f"build {build_id} has no run {run_id} (it has {', '.join(found.run.id for found in runs)})")
+        over = chosen.run.status.is_terminal
+        number = int(chosen.run.id)
+        lines, following = await self.store.read(lambda conn: self.store.logs.read(number, offset))
+        return lines, following, over
+
+    def when_logged(self, run_id: int) -> Deferred[None]:
+        """Fires at the run's next log line or at its end; at once if it is over. Cancellable."""
+        if self.dispatcher.get(run_id) is None:
+            return succeed(None)
+        return self.dispatcher.when_logged(run_id)
+
+    # --- workers -------------------------------------------------------------------------------------------------------------
+
+    def workers(self) -> list[WorkerStatus]:
+        return [self._status(post) for post in self.roster]
+
+    def _status(self, post: Post) -> WorkerStatus:
+        session = self.dispatcher.sessions.of_worker(post.name)
+        until = post.quarantine.until
+        return WorkerStatus(
+            name=post.name,
+            kind=type(post.plugin).__name__,
+            latent=isinstance(post, Lifecycle),
+            state=post.state_name,
+            attempt=post.state.attempt if isinstance(post, Lifecycle) else 0,
+            since=post.since,
+            builds=[run.build.id for run in self.dispatcher.runs_of(post.name)],
+            session=None
+            if session is None
+            else {"id": session.id, "protocol": session.protocol, "last_seen": session.last_seen, "info": session.info},
+            quarantined_until=until if until > self._clock.seconds() else None,
+            paused=post.quarantine.paused,
+            reason=post.why_closed(),
+            labels={name: sorted(values) for name, values in post.plugin.offer().items()},
+        )
+
+    def pause(self, worker: str, paused: bool) -> None:
+        """Stop giving it builds, or start again; taking it back also ends its back-off. Raises NotFound."""
+        self._post(worker).pause(paused)
+
+    def _post(self, worker: str) -> Post:
+        post = self.roster.get(worker)
+        if post is None:
+            raise NotFound(f"no worker is called {worker!r} (known: {', '.join(p.name for p in self.roster)})")
+        return post
+
+    def health(self) -> list[HealthItem]:
+        now = self._clock.seconds()
+        return health(self.store, self.roster, self.dispatcher, self.reaper, self.problems, now)
+
+    async def history(self, worker: str, limit: int = 100) -> Sequence[journal.JournalEntry]:
+        """The worker's journal, oldest first, the last ``limit`` entries. Raises NotFound."""
+        entries = await self.store.read(lambda conn: journal.history(conn, worker, limit))
+        if not entries:
+            self._post(worker)
+        return entries
+
+    async def reconfigure(self, config: Config) -> list[str]:
+        """Apply a new configuration; what did not change is not touched. What was done, a line each."""
+        return await self._reconfiguration.apply(config)
+
+    def apply_limits(self, config: Config) -> None:
+        self.scheduler.limits = _limits(config)
+        self.dispatcher.lease_seconds = config.limits.lease_seconds
+        self.dispatcher.sessions.timeout = config.limits.session_timeout
+        self.config = config
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(max_instances=config.limits.max_instances, max_starting=config.limits.max_starting)

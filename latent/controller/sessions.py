@@ -1,0 +1,248 @@
+"""The agents that are attached, whatever protocol they speak: who they are, when they were last heard, and their end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from attrs import define, field
+from sqlalchemy import Connection
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from latent.controller.clock import Alarm, Clock
+from latent.controller.identity import token_hash
+from latent.controller.lifecycle import Lifecycle
+from latent.controller.plain import PlainWorker
+from latent.controller.roster import Roster
+from latent.core import events as ev
+from latent.errors import EnrolmentRefused
+from latent.model import JSON, Lease
+from latent.store import attempts
+from latent.store import sessions as rows
+from latent.store.database import Store
+
+log = Logger()
+
+
+@define(eq=False)
+class Session:
+    """An attached agent. ``attempt`` None: a plain worker's. ``last_seen``: POSIX seconds of its last sign of life.
+
+    ``offered``: runs put before it that it has not fetched; ``parked``: its calls that wait for one.
+    """
+
+    id: int
+    worker: str
+    attempt: int | None
+    protocol: str
+    last_seen: float
+    capacity: int = 1
+    labels: dict[str, str] = field(factory=dict)
+    info: dict[str, JSON] = field(factory=dict)
+    attached: bool = False
+    closed: bool = False
+    close_reason: str = ""
+    offered: deque[int] = field(factory=deque)
+    parked: deque[Deferred[Lease]] = field(factory=deque)
+    _closing: list[Deferred[str]] = field(factory=list)
+
+    @property
+    def key(self) -> str:
+        """How the worker's machine knows it."""
+        return str(self.id)
+
+    def when_closed(self) -> Deferred[str]:
+        """Fires with the reason."""
+        if self.closed:
+            return succeed(self.close_reason)
+        waiter: Deferred[str] = Deferred(self._closing.remove)
+        self._closing.append(waiter)
+        return waiter
+
+
+class Losses(Protocol):
+    """Who is told that a session is gone."""
+
+    def session_lost(self, session: Session, reason: str) -> None: ...
+
+
+class Sessions:
+    """``timeout``: seconds of silence after which a session is closed."""
+
+    def __init__(self, store: Store, clock: Clock, roster: Roster, losses: Losses, *, timeout: float) -> None:
+        self.timeout = timeout
+        self._store = store
+        self._clock = clock
+        self._roster = roster
+        self._losses = losses
+        self._open: dict[int, Session] = {}
+        self._attached: dict[str, Session] = {}
+        self._sweeper = Alarm(clock, self._sweep)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._open.values()))
+
+    # --- enrolment -----------------------------------------------------------------------------------------------------------
+
+    async def enrol(self, token: str, protocol: str, session_id: int | None = None) -> Session:
+        """Open a session for whoever holds ``token``.
+
+        An attempt's token works once; after that it is good only together with the id of the session that it opened, which is how
+        an agent that lost its connection comes back. A plain worker's token is its password.
+
+        Raises EnrolmentRefused.
+        """
+        hashed = token_hash(token)
+        now = self._clock.seconds()
+        if session_id is not None and (known := await self._same_again(hashed, session_id)) is not None:
+            return known
+        plain = self._roster.by_password(hashed)
+
+        def open_it(conn: Connection) -> tuple[int, str, int | None]:
+            if plain is not None:
+                worker, number = plain, None
+            elif session_id is not None and (row := rows.session_by_token(conn, hashed)) and row.id == session_id:
+                worker, number = row.worker, row.attempt
+            else:
+                attempt = attempts.use_token(conn, hashed, now)
+                worker, number = attempt.worker, attempt.number
+            opened = rows.open_session(conn, worker=worker, attempt=number, protocol=protocol, token_hash=hashed, at=now)
+            return opened, worker, number
+
+        new_id, worker, number = await self._store.write(open_it)
+        session = Session(new_id, worker, number, protocol, now)
+        self._admit(session)
+        return session
+
+    async def _same_again(self, hashed: str, session_id: int) -> Session | None:
+        known = self._open.get(session_id)
+        if known is None:
+            return None
+        row = await self._store.read(lambda conn: rows.session_by_token(conn, hashed))
+        if row is None or row.id != session_id:
+            raise EnrolmentRefused(f"session {session_id} was opened with another token")
+        self.touch(known)
+        return known
+
+    def recovered(self, row: rows.SessionRow) -> None:
+        """A session that was open when the controller died: its agent has ``timeout`` seconds to show that it lives."""
+        session = Session(row.id, row.worker, row.attempt, row.protocol, self._clock.seconds())
+        session.capacity, session.labels, session.info = row.capacity, dict(row.labels), dict(row.info)
+        self._admit(session)
+
+    def _admit(self, session: Session) -> None:
+        self._open[session.id] = session
+        self._sweeper.set(self._clock.seconds() + self.timeout / 10)
+
+    # --- while it is open ----------------------------------------------------------------------------------------------------
+
+    def get(self, session_id: int) -> Session:
+        """Raises EnrolmentRefused when it is unknown or closed."""
+        session = self._open.get(session_id)
+        if session is None:
+            raise EnrolmentRefused(f"session {session_id} is closed or was never open: enrol again")
+        return session
+
+    def find(self, key: str) -> Session | None:
+        return self._open.get(int(key))
+
+    def of_worker(self, worker: str) -> Session | None:
+        """The attached session of a worker."""
+        return self._attached.get(worker)
+
+    def touch(self, session: Session) -> None:
+        """Any sign of life. The first one after a restart attaches the session again."""
+        session.last_seen = self._clock.seconds()
+        if not session.attached and session.info and not session.closed:
+            self._attach(session).addErrback(self._attach_failed, session)
+
+    async def attach(self, session: Session, *, capacity: int, labels: Mapping[str, str], info: Mapping[str, JSON]) -> None:
+        """The agent has said what it can do: to its worker it is attached from now on. Raises EnrolmentRefused; idempotent."""
+        session.last_seen = self._clock.seconds()
+        session.capacity = max(1, capacity)
+        session.labels = dict(labels)
+        # A session without info counts as one that never attached (`touch`).
+        session.info = dict(info) or {"protocol": session.protocol}
+        await self._store.write(
+            lambda conn: rows.update_session(
+                conn, session.id, capacity=session.capacity, labels=session.labels, info=session.info
+            )
+        )
+        if session.attached:
+            return
+        try:
+            await self._attach(session)
+        except EnrolmentRefused as error:
+            await self.close(session, str(error))
+            raise
+
+    def _attach(self, session: Session) -> Deferred[None]:
+        session.attached = True
+        worker = self._roster.get(session.worker)
+        if worker is not None:
+            self._attached[session.worker] = session
+        if isinstance(worker, Lifecycle) and session.attempt is not None:
+            return worker.attach(session.attempt, session.key)
+        if isinstance(worker, PlainWorker) and session.attempt is None:
+            return worker.attach(session.key)
+        refused: Deferred[None] = Deferred()
+        refused.errback(EnrolmentRefused(f"worker {session.worker} is no longer declared as it was"))
+        return refused
+
+    def _attach_failed(self, failure: Failure, session: Session) -> None:
+        Deferred.fromCoroutine(self.close(session, str(failure.value))).addErrback(
+            lambda f: log.failure("session {id} could not be closed", failure=f, id=session.id)
+        )
+
+    # --- its end -------------------------------------------------------------------------------------------------------------
+
+    async def close(self, session: Session, reason: str) -> None:
+        """The session is over, for whatever reason; its runs are interrupted. Idempotent."""
+        if session.closed:
+            return
+        session.closed = True
+        session.close_reason = reason
+        self._open.pop(session.id, None)
+        if self._attached.get(session.worker) is session:
+            del self._attached[session.worker]
+        now = self._clock.seconds()
+        written = self._store.write(lambda conn: rows.close_session(conn, session.id, reason, now))
+        while session.parked:
+            session.parked.popleft().errback(EnrolmentRefused(f"session {session.id} is closed: {reason}"))
+        self._losses.session_lost(session, reason)
+        worker = self._roster.get(session.worker)
+        if isinstance(worker, Lifecycle):
+            worker.apply(ev.Detached(session.key))
+        elif worker is not None:
+            worker.detach(session.key)
+        waiting, session._closing = session._closing, []
+        for waiter in waiting:
+            waiter.callback(reason)
+        await written
+
+    def drop(self, worker: str, key: str, reason: str) -> None:
+        """The worker's instance is going: its session with it."""
+        session = self.find(key)
+        if session is not None and session.worker == worker:
+            Deferred.fromCoroutine(self.close(session, reason)).addErrback(
+                lambda f: log.failure("session {id} could not be closed", failure=f, id=key)
+            )
+
+    def _sweep(self) -> None:
+        now = self._clock.seconds()
+        for session in list(self._open.values()):
+            if now - session.last_seen >= self.timeout:
+                log.warn("session {id} of {worker} was silent for {s:g} s", id=session.id, worker=session.worker, s=self.timeout)
+                self.drop(session.worker, session.key, f"its agent was silent for {self.timeout:g} s")
+        if self._open:
+            self._sweeper.set(now + self.timeout / 10)
+
+    def stop(self) -> None:
+        """The controller stops: sessions stay open in the store for the next one; calls that wait here are let go."""
+        self._sweeper.set(None)
+        for session in self._open.values():
+            while session.parked:
+                session.parked.popleft().errback(EnrolmentRefused("the controller is stopping"))

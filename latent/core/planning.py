@@ -1,0 +1,239 @@
+"""Which queued build goes to which worker, and why. Data in, decisions out.
+
+An instance that is up and free is preferred, then one that is coming up and has room, then a worker without an instance. An idle
+instance that won't do for the build is replaced only when nothing else can serve it.
+
+Builds that require the same come as one `Line`, and workers that offer the same are kept in one `_Group`, so that each pair is
+matched once however many there are of each; a line of which one build has to wait is not looked at further. The cost is linear
+in workers, lines and decisions, not in the builds that wait.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections.abc import Iterable, Sequence
+
+from attrs import define, field, frozen
+
+from latent.core.matching import label_mismatch
+from latent.model import Offer, Requirements
+
+
+class Availability(enum.Enum):
+    """What a worker can do for a new build now."""
+
+    WARM = "warm"
+    COMING = "coming"
+    COLD = "cold"
+    CLOSED = "closed"
+
+
+Order = tuple[int, int]
+"""Who goes first: the smaller. (minus the priority, the build's id); a build that comes back is older than those that wait."""
+
+
+@frozen(kw_only=True)
+class Line:
+    """The queued builds that require the same, as (order, build) in order."""
+
+    requirements: Requirements
+    builds: Sequence[tuple[Order, int]]
+
+
+@frozen(kw_only=True)
+class Seat:
+    """A worker, as the planner sees it.
+
+    ``free``: how many more builds it takes. ``reason``: why it is CLOSED. ``incompatible``: the builds that the instance which is
+    up won't do for; ``idle``: that instance has no build and may be replaced.
+    """
+
+    worker: str
+    offer: Offer
+    availability: Availability
+    free: int = 1
+    reason: str = ""
+    incompatible: frozenset[int] = frozenset()
+    idle: bool = False
+
+
+@frozen(kw_only=True)
+class Limits:
+    """How many instances there may be, in all and starting at once. None: as many as there are workers."""
+
+    max_instances: int | None = None
+    max_starting: int | None = None
+
+
+@frozen
+class Assign:
+    """The worker's instance takes the build now."""
+
+    build: int
+    worker: str
+    why: str
+
+
+@frozen
+class Start:
+    """The worker is substantiated for the build; ``replace``: its idle instance goes first."""
+
+    build: int
+    worker: str
+    why: str
+    replace: bool = False
+
+
+Decision = Assign | Start
+
+
+@frozen
+class Plan:
+    """``waits``: for each line, in the order given, why its first build that got nothing waits; empty if all got something."""
+
+    decisions: list[Decision]
+    waits: list[str]
+
+
+@define
+class _Group:
+    """The workers that offer the same, by availability. Each list is used from its end; full seats are dropped on the way."""
+
+    offer: Offer
+    seats: dict[Availability, list[Seat]] = field(factory=lambda: {a: [] for a in Availability})
+    reasons: dict[str, list[str]] = field(factory=dict)
+
+    def add(self, seat: Seat) -> None:
+        self.seats[seat.availability].append(seat)
+        reason = seat.reason if seat.availability is Availability.CLOSED else "busy"
+        self.reasons.setdefault(reason, []).append(seat.worker)
+
+    def begin(self, seat: Seat) -> None:
+        """What the seat has room for beyond its first build joins the same start."""
+        cold = self.seats[Availability.COLD]
+        at = next(i for i in range(len(cold) - 1, -1, -1) if cold[i] is seat)
+        del cold[at]
+        self.seats[Availability.COMING].append(seat)
+
+    def take(self, availability: Availability, build: int, free: dict[str, int]) -> Seat | None:
+        seats = self.seats[availability]
+        while seats and free[seats[-1].worker] <= 0:
+            seats.pop()
+        for seat in reversed(seats):
+            if free[seat.worker] > 0 and build not in seat.incompatible:
+                return seat
+        return None
+
+
+@define
+class _Candidates:
+    """The groups that can serve a line; ``mismatch`` says why there are none."""
+
+    groups: list[_Group]
+    mismatch: str
+
+
+def plan(lines: Sequence[Line], seats: Sequence[Seat], limits: Limits, *, instances: int = 0, starting: int = 0) -> Plan:
+    """Decide for every line. ``instances``: how many there are now, ``starting``: how many of them are not attached yet."""
+    free = {seat.worker: seat.free for seat in seats}
+    groups = _grouped(seats)
+    named = {seat.worker: seat for seat in seats}
+    picky = [seat for seat in seats if seat.incompatible and seat.idle]
+    candidates = [_candidates(line.requirements, groups, named) for line in lines]
+    begun: set[str] = set()
+    decisions: list[Decision] = []
+    waits = [""] * len(lines)
+    heads = [(line.builds[0], number, 0) for number, line in enumerate(lines) if line.builds]
+    heapq.heapify(heads)
+    while heads:
+        (_, build), number, at = heapq.heappop(heads)
+        blocked = _limit_reached(limits, instances, starting)
+        decision = _place(build, candidates[number], free, picky, blocked)
+        if isinstance(decision, str):
+            waits[number] = waits[number] or decision
+            if not picky:
+                continue  # what one of them waits for, all behind it wait for
+        else:
+            decisions.append(decision)
+            free[decision.worker] -= 1
+            if isinstance(decision, Start) and decision.worker not in begun:
+                begun.add(decision.worker)
+                if named[decision.worker].availability is not Availability.COMING:
+                    instances += 0 if decision.replace else 1
+                    starting += 1
+        if at + 1 < len(lines[number].builds):
+            heapq.heappush(heads, (lines[number].builds[at + 1], number, at + 1))
+    return Plan(decisions, waits)
+
+
+def _place(build: int, kind: _Candidates, free: dict[str, int], picky: Iterable[Seat], blocked: str) -> Decision | str:
+    """Where the build goes, or why it waits."""
+    if not kind.groups:
+        return kind.mismatch
+    for availability in (Availability.WARM, Availability.COMING, Availability.COLD):
+        if availability is Availability.COLD and blocked:
+            break
+        for group in kind.groups:
+            seat = group.take(availability, build, free)
+            if seat is None:
+                continue
+            if availability is Availability.WARM:
+                return Assign(build, seat.worker, "its instance is up and free")
+            if availability is Availability.COMING:
+                return Start(build, seat.worker, "its instance is coming up and has room")
+            group.begin(seat)
+            return Start(build, seat.worker, "no instance that fits is free")
+    for seat in picky:
+        fits = any(group.offer == seat.offer and seat in group.seats[seat.availability] for group in kind.groups)
+        if fits and build in seat.incompatible and free[seat.worker] == seat.free:
+            why = "its idle instance won't do for this build, and nothing else can serve it"
+            return Start(build, seat.worker, why, replace=True)
+    return blocked or _why_wait(kind)
+
+
+def _grouped(seats: Sequence[Seat]) -> list[_Group]:
+    groups: dict[frozenset[tuple[str, frozenset[str]]], _Group] = {}
+    for seat in reversed(seats):
+        key = frozenset(seat.offer.items())
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = _Group(seat.offer)
+        group.add(seat)
+    return list(groups.values())
+
+
+def _candidates(needs: Requirements, groups: list[_Group], named: dict[str, Seat]) -> _Candidates:
+    if needs.workers is not None:
+        known = [named[name] for name in sorted(needs.workers) if name in named]
+        if not known:
+            return _Candidates([], f"none of the workers it asks for is declared: {', '.join(sorted(needs.workers))}")
+        groups = _grouped(known)
+    if not groups:
+        return _Candidates([], "no worker is declared")
+    fitting, mismatch = [], ""
+    for group in groups:
+        why = label_mismatch(needs.labels, group.offer)
+        if not why:
+            fitting.append(group)
+        mismatch = mismatch or why
+    return _Candidates(fitting, f"no worker fits: {mismatch}")
+
+
+def _limit_reached(limits: Limits, instances: int, starting: int) -> str:
+    if limits.max_instances is not None and instances >= limits.max_instances:
+        return f"as many instances as the limit max_instances={limits.max_instances} allows are up"
+    if limits.max_starting is not None and starting >= limits.max_starting:
+        return f"as many instances as the limit max_starting={limits.max_starting} allows are starting"
+    return ""
+
+
+def _why_wait(kind: _Candidates) -> str:
+    """What keeps the workers that would fit, the commonest reason first."""
+    counts: dict[str, list[str]] = {}
+    for group in kind.groups:
+        for reason, workers in group.reasons.items():
+            counts.setdefault(reason, []).extend(workers)
+    parts = sorted(counts.items(), key=lambda item: -len(item[1]))
+    shown = [f"{workers[0] if len(workers) == 1 else f'{len(workers)} workers'}: {reason}" for reason, workers in parts[:3]]
+    return "every worker that fits is taken (" + "; ".join(shown) + ")"
