@@ -1,0 +1,292 @@
+"""From the dict ``c`` to a `Config`: every setting is checked, every mistake noted with its line, none hides another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from latent.config import values
+from latent.config.builder import COMMAND, Builder
+from latent.config.lines import Path
+from latent.config.mistakes import Mistake, explain
+from latent.config.serving import cannot_serve
+from latent.config.settings import DATABASE, Config, Limits, Peer, Www
+from latent.config.source import Faulty, Source
+from latent.errors import ConfigError
+from latent.worker.base import AbstractWorker
+from latent.worker.values import number
+from latent.worker.words import did_you_mean, kind, shown
+
+Check = Callable[[str, Any], Any]
+"""``check(subject, value)`` answers the value as it is used, or raises `ConfigError`."""
+
+FOREIGN = {
+    "schedulers": "latent has no schedulers: builds are asked for with `latent submit` or over HTTP; take it out",
+    "change_source": "latent watches no repositories: builds are asked for with `latent submit` or over HTTP; take it out",
+    "services": "latent has no reporters: ask for results with `latent builds` or over HTTP; take it out",
+    "buildbotURL": "latent serves its API where c['www'] says; take it out",
+    "titleURL": "latent shows c['title'] without a link; take it out",
+    "buildbotNetUsageData": "latent reports to nobody; take it out",
+    "slaves": "they are called c['workers']",
+    "multiMaster": "one controller owns a state directory; take it out",
+}
+"""Keys of Buildbot's that someone brings along, and what to do about them here."""
+
+
+def or_none(check: Check) -> Check:
+    return lambda subject, value: None if value is None else check(subject, value)
+
+
+def at_least_one(subject: str, value: Any) -> int:
+    return number(subject, value)
+
+
+SECTIONS: Mapping[Path, Mapping[str, Check]] = {
+    ("protocols", "peer"): {
+        "port": values.port,
+        "interface": values.interface,
+        "advertise": or_none(values.host_and_port),
+    },
+    ("www",): {"port": values.port, "interface": values.interface},
+    ("limits",): {
+        "max_instances": or_none(at_least_one),
+        "max_starting": or_none(at_least_one),
+        "session_timeout": values.seconds,
+        "lease_seconds": values.seconds,
+    },
+    ("db",): {"url": values.text},
+}
+"""The settings that are dicts, and how each of their keys is checked."""
+
+KEYS = ("workers", "builders", "protocols", "db", "www", "limits", "title", "journal_days")
+
+
+def check(source: Source) -> Config:
+    """The configuration that ``source`` says.
+
+    Raises `ConfigError` without messages of its own when anything is wrong; the mistakes are in ``source.mistakes``.
+    """
+    return _Checker(source).config()
+
+
+class _Checker:
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._c: Mapping[Any, Any] = {}
+
+    def config(self) -> Config:
+        self._c = self._root()
+        self._keys()
+        workers = self._workers()
+        builders = self._builders()
+        peer = Peer(**self._section("protocols", "peer"))
+        www = self._www()
+        db_url = self._database()
+        limits = Limits(**self._section("limits"))
+        title = self._plain("title", values.text, "latent")
+        journal_days = self._plain("journal_days", or_none(_days), 30.0)
+        self._together(workers, builders, peer, www)
+        if self._source.mistakes:
+            raise ConfigError([])
+        return Config(
+            path=self._source.path,
+            workers=workers,
+            builders=builders,
+            peer=peer,
+            www=www,
+            db_url=db_url,
+            limits=limits,
+            title=title,
+            journal_days=journal_days,
+        )
+
+    def _note(self, path: Path, message: str) -> None:
+        self._source.mistakes.append(Mistake(self._source.where.of(path), message))
+
+    def _root(self) -> Mapping[Any, Any]:
+        namespace = self._source.namespace
+        c, other = namespace.get("c"), namespace.get("BuildmasterConfig")
+        if other is not None and c is self._source.preset and not c:
+            c = other
+        if isinstance(c, Faulty):
+            return {}
+        if other is not None and c is not other and not isinstance(other, Faulty):
+            self._note((), "`c` and `BuildmasterConfig` are two things; write `c = BuildmasterConfig = {}`, or only `c`")
+        if not isinstance(c, dict):
+            self._note((), f"`c` is {kind(c)}, {shown(c)}, not a dict; write `c = {{}}` and fill it")
+            return {}
+        return c
+
+    def _keys(self) -> None:
+        for key in self._c:
+            if not isinstance(key, str):
+                self._note((), f"c[{shown(key)}] is no setting; the keys of c are strings")
+            elif key in FOREIGN:
+                self._note((key,), f"c[{key!r}] is no setting; {FOREIGN[key]}")
+            elif key not in KEYS:
+                self._note((key,), f"c[{shown(key)}] is no setting; {did_you_mean(key, KEYS, 'the settings')}")
+
+    def _plain(self, key: str, checked: Check, default: Any) -> Any:
+        if key not in self._c or isinstance(self._c[key], Faulty):
+            return default
+        return self._value((key,), self._c[key], checked, default)
+
+    def _value(self, path: Path, value: Any, checked: Check, default: Any) -> Any:
+        subject = "c" + "".join(f"[{part!r}]" for part in path)
+        try:
+            return checked(subject, value)
+        except ConfigError as error:
+            for message in error.errors:
+                self._note(path, message)
+            return default
+
+    def _section(self, *path: str) -> dict[str, Any]:
+        """The keys of ``c[path]`` that are right."""
+        content: Any = self._c
+        for depth, part in enumerate(path):
+            content = content.get(part)
+            if content is None or isinstance(content, Faulty):
+                return {}
+            here = path[: depth + 1]
+            known = [section[depth + 1] for section in SECTIONS if section[: depth + 1] == here and len(section) > depth + 1]
+            known = known or list(SECTIONS[path])
+            subject = "c" + "".join(f"[{step!r}]" for step in here)
+            remedy = f"write {subject} = {{{known[0]!r}: ...}}"
+            content = self._value(here, content, partial(values.mapping, remedy=remedy), {})
+            for key in content:
+                if key not in known:
+                    near = did_you_mean(key, map(str, known), f"the settings of {subject}")
+                    self._note((*here, key), f"{subject}[{shown(key)}] is no setting; {near}")
+        checks = SECTIONS[path]
+        right = object()
+        found = {
+            key: self._value((*path, key), value, checks[key], right)
+            for key, value in content.items()
+            if key in checks and not isinstance(value, Faulty)
+        }
+        return {key: value for key, value in found.items() if value is not right}
+
+    def _www(self) -> Www | None:
+        section = self._section("www")
+        if "port" in section:
+            return Www(**section)
+        content = self._c.get("www")
+        if isinstance(content, Mapping) and "port" not in content:
+            self._note(
+                ("www",), "c['www'] lacks 'port'; write {'port': 8010}, or leave c['www'] out to have the local socket only"
+            )
+        return None
+
+    def _database(self) -> str:
+        url = self._section("db").get("url", f"sqlite:///{DATABASE}")
+        return str(self._value(("db", "url"), url, self._url, ""))
+
+    def _url(self, subject: str, text: str) -> str:
+        remedy = f"write 'sqlite:///{DATABASE}' or 'postgresql+psycopg://USER@HOST/DATABASE'"
+        try:
+            url = make_url(text)
+            backend = url.get_backend_name()
+        except (ArgumentError, ValueError):  # the text is not shown: it may hold a password
+            raise ConfigError(f"{subject} is no database URL; {remedy}") from None
+        if backend not in ("sqlite", "postgresql"):
+            raise ConfigError(f"{subject} names a database of kind {backend!r}, which latent can't use; {remedy}")
+        if backend == "sqlite":
+            if url.database in (None, "", ":memory:"):
+                raise ConfigError(f"{subject} is a database in memory, which forgets its instances at a restart; {remedy}")
+            url = url.set(database=str(self._source.path.parent / str(url.database)))
+        elif not url.database:
+            raise ConfigError(f"{subject} does not name a database; {remedy}")
+        return url.render_as_string(hide_password=False)
+
+    def _elements(self, key: str, example: str) -> list[tuple[int, Any]]:
+        """(line, element) of a list in ``c``, without those that are known to be faulty."""
+        content = self._c.get(key)
+        if content is None or isinstance(content, Faulty):
+            return []
+        if not isinstance(content, list | tuple):
+            what = f"c[{key!r}] is {kind(content)}, {shown(content)}, not a list"
+            self._note((key,), f"{what}; write c[{key!r}] = [{example}]")
+            return []
+        where = self._source.where
+        lines = [
+            where.of_element((key,), index, len(content)) or self._source.lines.get(id(element)) or where.of((key,))
+            for index, element in enumerate(content)
+        ]
+        return [(line, element) for line, element in zip(lines, content, strict=True) if not isinstance(element, Faulty)]
+
+    def _workers(self) -> dict[str, AbstractWorker]:
+        example = "worker.ProcessLatentWorker('w1')"
+        found: dict[str, tuple[int, AbstractWorker]] = {}
+        for line, element in self._elements("workers", example):
+            if not isinstance(element, AbstractWorker):
+                self._stranger(line, element, "workers", AbstractWorker, example)
+                continue
+            try:
+                members = element.expand()
+            except Exception as error:
+                self._source.mistakes += explain(error, self._source.path, line=line, made=type(element))
+                continue
+            for member in members:
+                self._unique(found, member.name, line, member, "worker")
+        return {name: worker for name, (_, worker) in found.items()}
+
+    def _builders(self) -> dict[str, Builder]:
+        example = "util.Builder('tests', steps=['make test'])"
+        found: dict[str, tuple[int, Builder]] = {}
+        for line, element in self._elements("builders", example):
+            if not isinstance(element, Builder):
+                self._stranger(line, element, "builders", Builder, example)
+            elif element.name == COMMAND:
+                message = f"a builder can't be called {COMMAND!r}, that is what single commands run as; choose another name"
+                self._source.mistakes.append(Mistake(line, message))
+            else:
+                self._unique(found, element.name, line, element, "builder")
+        self._builder_lines = {name: line for name, (line, _) in found.items()}
+        return {name: builder for name, (_, builder) in found.items()}
+
+    def _stranger(self, line: int, element: Any, key: str, wanted: type, example: str) -> None:
+        noun = key[:-1]
+        if isinstance(element, type) and issubclass(element, wanted):
+            message = f"{element.__name__} in c[{key!r}] is a class, not a {noun}; call it: {example}"
+        else:
+            message = f"{shown(element)} in c[{key!r}] is {kind(element)}, not a {noun}; write {example}"
+        self._source.mistakes.append(Mistake(line, message))
+
+    def _unique(self, found: dict[str, tuple[int, Any]], name: str, line: int, element: Any, noun: str) -> None:
+        if name in found:
+            message = f"there are two {noun}s called {name!r}, the other one on line {found[name][0]}; rename one of them"
+            self._source.mistakes.append(Mistake(line, message))
+        else:
+            found[name] = (line, element)
+
+    def _together(
+        self, workers: Mapping[str, AbstractWorker], builders: Mapping[str, Builder], peer: Peer, www: Www | None
+    ) -> None:
+        """What is right by itself and wrong together. What is not right by itself would only lead to wrong conclusions here."""
+        if peer.interface in ("0.0.0.0", "::") and peer.advertise is None:  # noqa: S104  it is compared, not bound
+            remedy = "add 'advertise': 'HOST:PORT', the address that instances can reach"
+            message = f"c['protocols']['peer'] listens on all networks, and agents can't be told where to come; {remedy}"
+            self._note(("protocols", "peer"), message)
+        if www is not None and www.port and www.port == peer.port:
+            message = f"c['www'] and c['protocols']['peer'] both have port {www.port}; give one of them another"
+            self._note(("www", "port"), message)
+        if self._source.mistakes:
+            return
+        if not workers:
+            remedy = "write c['workers'] = [worker.ProcessLatentWorker('w1')]"
+            self._note(("workers",), f"no workers are declared, so nothing can run; {remedy}")
+            return
+        for name, builder in builders.items():
+            for message in cannot_serve(builder, workers):
+                self._source.mistakes.append(Mistake(self._builder_lines[name], message))
+
+
+def _days(subject: str, value: Any) -> float:
+    try:
+        return values.seconds(subject, value)
+    except ConfigError as error:
+        raise ConfigError([message.replace("of seconds", "of days") for message in error.errors]) from None

@@ -1,0 +1,71 @@
+"""A configuration that was checked: what `latent.config.loader.load` returns and the controller runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import field, frozen
+
+from latent.config.builder import Builder
+from latent.worker.base import AbstractWorker
+
+DATABASE = "state/latent.sqlite"
+"""Where the store is when ``c["db"]`` does not say, beside master.cfg."""
+
+
+@frozen(kw_only=True)
+class Peer:
+    """Where agents attach. ``port`` 0: any free one. ``advertise``: the ``host:port`` that agents are told, if it is another."""
+
+    port: int = 0
+    interface: str = "127.0.0.1"
+    advertise: str | None = None
+
+    def address(self, bound_port: int) -> str:
+        """What an agent is told to dial, once the controller listens on ``bound_port``."""
+        if self.advertise is not None:
+            return self.advertise
+        host = f"[{self.interface}]" if ":" in self.interface else self.interface
+        return f"{host}:{bound_port}"
+
+
+@frozen(kw_only=True)
+class Www:
+    """Where the HTTP API listens on TCP, beside its local socket. ``port`` 0: any free one."""
+
+    port: int
+    interface: str = "127.0.0.1"
+
+
+@frozen(kw_only=True)
+class Limits:
+    """``max_instances``: up at once, in all; ``max_starting``: starting at once; None is no limit.
+
+    ``session_timeout``: seconds of silence after which an agent counts as lost. ``lease_seconds``: how long an agent may keep a
+    run without renewing its lease.
+    """
+
+    max_instances: int | None = None
+    max_starting: int | None = None
+    session_timeout: float = 60.0
+    lease_seconds: float = 60.0
+
+
+@frozen(kw_only=True)
+class Config:
+    """All that master.cfg says. ``workers`` has pools expanded; both mappings are in the order of the file.
+
+    ``db_url`` is an SQLAlchemy URL, its SQLite path absolute. ``www`` None: the API has only its local socket.
+    ``journal_days``: how long the history of workers is kept; None is for ever.
+    """
+
+    path: Path
+    workers: Mapping[str, AbstractWorker]
+    builders: Mapping[str, Builder] = field(factory=dict)
+    peer: Peer = field(factory=Peer)
+    db_url: str
+    www: Www | None = None
+    limits: Limits = field(factory=Limits)
+    title: str = "latent"
+    journal_days: float | None = 30.0
