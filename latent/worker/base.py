@@ -1,0 +1,165 @@
+"""The class that a plugin's author subclasses. Names, argument order and meaning of the hooks are Buildbot's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+from twisted.internet.defer import succeed
+
+from latent.core.states import Policy
+from latent.errors import LatentWorkerConfigurationError, LatentWorkerFailedToSubstantiate, PluginError
+from latent.model import JSON, Attempt
+from latent.worker.abstract import AbstractWorker, Worker, qualified
+from latent.worker.properties import Properties
+from latent.worker.words import shown
+
+__all__ = ["AbstractLatentWorker", "AbstractWorker", "Enrolment", "ListedInstance", "Worker"]
+
+
+@frozen
+class Enrolment:
+    """What the controller gives one attempt. ``idempotency_token`` is the same when a start is repeated after a crash.
+
+    ``agent_token`` opens one session, once. ``servers``: protocol -> "host:port", as an agent reaches it.
+    """
+
+    attempt: Attempt
+    controller_id: str
+    idempotency_token: str
+    agent_token: str = field(repr=False)
+    servers: Mapping[str, str]
+
+
+@frozen
+class ListedInstance:
+    """Something that carries our tags. ``created_at``: POSIX seconds, if the provider tells."""
+
+    attempt: Attempt
+    handle: JSON
+    controller_id: str
+    created_at: float | None = None
+
+
+class AbstractLatentWorker(AbstractWorker):
+    """A worker whose instance is started when there is work, and stopped when it has been idle.
+
+    A subclass defines `start_instance` and `stop_instance`. Every hook may return a plain value or a Deferred, or be ``async
+    def``. The two are never called while another call of either runs, and every start is followed by exactly one stop, also
+    when it failed. A hook that does not answer in time is cancelled.
+    """
+
+    builds_may_be_incompatible: bool = False
+    """Whether `isCompatibleWithBuild` is to be asked before a build gets an instance that is already there."""
+
+    build_wait_timeout: float = 600.0
+    missing_timeout = 1200.0
+    check_instance_interval: float = 10.0
+    start_timeout: float = 900.0
+    stop_timeout: float = 300.0
+    reattach_timeout: float = 60.0
+
+    enrolment: Enrolment | None = None
+    """Who the instance is: set by the controller before start_instance and resume_instance, and kept until after the stop."""
+
+    keywords = frozenset({"build_wait_timeout", "check_instance_interval", "start_timeout", "stop_timeout", "reattach_timeout"})
+
+    def checkConfig(self, name: str, password: str | None = None, **kwargs: Any) -> None:
+        times = {keyword: kwargs.pop(keyword, None) for keyword in AbstractLatentWorker.keywords}
+        super().checkConfig(name, password, **kwargs)
+        for keyword, value in times.items():
+            self._seconds(keyword, value, least=-math.inf if keyword == "build_wait_timeout" else None)
+
+    def reconfigService(self, name: str, password: str | None = None, **kwargs: Any) -> Any:
+        AbstractLatentWorker.checkConfig(self, name, password, **kwargs)
+        return succeed(None)
+
+    # --- the hooks -----------------------------------------------------------------------------------------------------------
+
+    def start_instance(self, build: Any) -> Any:
+        """Start an instance whose agent will attach. ``build``: a `WorkerBuild`, or None when none is waiting for it.
+
+        None, or an iterable of short strings that tell what was started. Raise LatentWorkerFailedToSubstantiate (or return
+        False) when the infrastructure failed, LatentWorkerCannotSubstantiate when this build can't have an instance.
+        """
+        raise PluginError(f"{qualified(type(self))} has no start_instance")
+
+    def stop_instance(self, fast: bool = False) -> Any:
+        """Stop the attempt's instance, also if its start failed or was cut short. ``fast``: the controller is shutting down."""
+        raise PluginError(f"{qualified(type(self))} has no stop_instance")
+
+    def isCompatibleWithBuild(self, build_props: Properties) -> Any:
+        """Whether the instance that is there (or being started) will do for a build with these properties."""
+        return True
+
+    def check_instance(self) -> Any:
+        """(is_good, message). An error counts as (False, its text)."""
+        return (True, "")
+
+    def instance_handle(self) -> Any:
+        """A JSON value that finds the instance again; asked for as soon as start_instance has answered."""
+        return None
+
+    def resume_instance(self, handle: JSON) -> Any:
+        """After a restart of the controller: True if the instance of ``handle`` is there and is this attempt's."""
+        return None
+
+    def list_instances(self) -> Any:
+        """Everything at the provider that carries our tags, other workers' and other controllers' too: `ListedInstance`."""
+        return ()
+
+    def destroy_instance(self, handle: JSON) -> Any:
+        """Destroy the instance of ``handle``; idempotent, and it is confirmed to be gone when this answers."""
+        raise PluginError(f"{qualified(type(self))} has no destroy_instance; make sure by hand that {shown(handle)} is gone")
+
+    # --- what a subclass may use ---------------------------------------------------------------------------------------------
+
+    def agent_environment(self) -> dict[str, str]:
+        """The variables that `latent-agent` needs to attach as this attempt.
+
+        PluginError outside an attempt; LatentWorkerConfigurationError when the controller does not speak the agent's protocol.
+        """
+        enrolment = self._enrolled("agent_environment")
+        server = enrolment.servers.get("peer")
+        if server is None:
+            raise LatentWorkerConfigurationError("no gateway listens for latent-agent; set c['protocols'] = {'peer': {...}}")
+        return {
+            "LATENT_SERVER": server,
+            "LATENT_TOKEN": enrolment.agent_token,
+            "LATENT_WORKER": enrolment.attempt.worker,
+            "LATENT_ATTEMPT": str(enrolment.attempt.number),
+        }
+
+    def getRandomPass(self) -> str:
+        """The attempt's agent token: the same while the instance is up. PluginError outside an attempt."""
+        return self._enrolled("getRandomPass").agent_token
+
+    def failed_to_start(self, instance_id: str, instance_state: str) -> None:
+        """Raise LatentWorkerFailedToSubstantiate for an instance that came into a wrong state."""
+        raise LatentWorkerFailedToSubstantiate(f"instance {instance_id} failed to start: it is {instance_state}")
+
+    # --- what the controller uses --------------------------------------------------------------------------------------------
+
+    def policy(self) -> Policy:
+        return Policy(
+            build_wait_timeout=self.build_wait_timeout,
+            missing_timeout=self.missing_timeout,
+            check_instance_interval=self.check_instance_interval,
+            start_timeout=self.start_timeout,
+            stop_timeout=self.stop_timeout,
+            reattach_timeout=self.reattach_timeout,
+            has_machine=self.machine_name is not None,
+        )
+
+    def supports(self, hook: str) -> bool:
+        """Whether the plugin has a hook of its own, one of instance_handle, resume_instance, list_instances, destroy_instance."""
+        if hook not in ("instance_handle", "resume_instance", "list_instances", "destroy_instance"):
+            raise ValueError(f"{hook} is not an optional hook")
+        return hook in vars(self) or getattr(type(self), hook) is not getattr(AbstractLatentWorker, hook)
+
+    def _enrolled(self, what: str) -> Enrolment:
+        if self.enrolment is None:
+            raise PluginError(f"{qualified(type(self))}: {what} was called outside an attempt; call it in start_instance")
+        return self.enrolment
