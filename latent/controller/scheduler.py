@@ -20,7 +20,7 @@ from latent.controller.lifecycle import Lifecycle
 from latent.controller.queue import BuildQueue
 from latent.controller.roster import Post, Roster
 from latent.core import events as ev
-from latent.core.planning import Assign, Availability, Limits, Seat, Start, plan
+from latent.core.planning import WORKER, Assign, Availability, Limits, Seat, Start, plan
 from latent.core.states import (
     Insubstantiating,
     InsubstantiatingSubstantiating,
@@ -141,11 +141,11 @@ class Scheduler:
         return "the store says that it is busy" if until > self._clock.seconds() else ""
 
     def _offer(self, post: Post) -> Offer:
-        offer = dict(post.plugin.offer())
+        offer = {name: values for name, values in post.plugin.offer().items() if name != WORKER}
         session = self._dispatcher.sessions.of_worker(post.name)
         for name, value in session.labels.items() if session else ():
             # What the declaration says of its worker holds against what the agent says of itself.
-            if name not in offer:
+            if name not in offer and name != WORKER:
                 offer[name] = frozenset({value})
         return offer
 

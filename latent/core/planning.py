@@ -20,6 +20,10 @@ from latent.core.matching import label_mismatch
 from latent.model import Offer, Requirements
 
 
+WORKER = "worker"
+"""The label by which a build asks for one worker. `Seat.offer` is without it, else no two workers would offer the same."""
+
+
 class Availability(enum.Enum):
     """What a worker can do for a new build now."""
 
@@ -204,16 +208,20 @@ def _grouped(seats: Sequence[Seat]) -> list[_Group]:
 
 
 def _candidates(needs: Requirements, groups: list[_Group], named: dict[str, Seat]) -> _Candidates:
-    if needs.workers is not None:
-        known = [named[name] for name in sorted(needs.workers) if name in named]
+    labels = dict(needs.labels)
+    names = needs.workers
+    if only := labels.pop(WORKER, ""):
+        names = frozenset({only}) & names if names is not None else frozenset({only})
+    if names is not None:
+        known = [named[name] for name in sorted(names) if name in named]
         if not known:
-            return _Candidates([], f"none of the workers it asks for is declared: {', '.join(sorted(needs.workers))}")
+            return _Candidates([], f"none of the workers it asks for is declared: {', '.join(sorted(names)) or only}")
         groups = _grouped(known)
     if not groups:
         return _Candidates([], "no worker is declared")
     fitting, mismatch = [], ""
     for group in groups:
-        why = label_mismatch(needs.labels, group.offer)
+        why = label_mismatch(labels, group.offer)
         if not why:
             fitting.append(group)
         mismatch = mismatch or why
