@@ -81,6 +81,7 @@ class SubstantiatingStarting:
 class Substantiated:
     """The agent has attached. ``session`` is None while it is away; ``start`` is set while start_instance still runs.
 
+    A start that was cancelled here is given up only when the instance goes, so that what it may yet make is not forgotten.
     ``retiring``: why the instance takes no more builds and stops after its last (empty: it goes on).
     """
 
@@ -115,6 +116,7 @@ class InsubstantiatingSubstantiating:
     call: Call
     waiters: tuple[str, ...]
     missing_deadline: float
+    fast: bool = False
 
 
 @frozen(kw_only=True)
@@ -159,7 +161,7 @@ def deadlines(state: State) -> dict[Timer, float]:
                 Timer.IDLE: state.idle_deadline,
                 Timer.REATTACH: state.reattach_deadline,
                 Timer.CHECK: state.check_deadline,
-                **_due(state.start),
+                **({} if state.start and state.start.cancelled else _due(state.start)),
             }
         case Insubstantiating():
             armed = _due(state.call)

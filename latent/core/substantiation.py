@@ -107,14 +107,14 @@ def _not_substantiated(state: NotSubstantiated, event: Event, now: float) -> Nex
             return state, (Refuse(session, "no instance of this worker is expected"),)
         case BuildStarted(build):
             return state, (_too_late(build),)
-        case Started(attempt):
+        case Started(attempt) | StartFailed(attempt):
             return state, (_condemn_late(attempt),)
         case Reconfigured(policy):
             return evolve(state, policy=policy), ()
         case Shutdown():
             return ShutDown(policy=state.policy, attempt=state.attempt), ()
         case (
-            GiveUp() | MachineStarted() | MachineFailed() | StartFailed() | Detached() | Checked() | BuildFinished()
+            GiveUp() | MachineStarted() | MachineFailed() | Detached() | Checked() | BuildFinished()
             | Insubstantiate() | Stopped() | StopFailed() | TimedOut() | Recovered()
         ):  # fmt: skip
             return state, ()
@@ -125,9 +125,9 @@ def _not_substantiated(state: NotSubstantiated, event: Event, now: float) -> Nex
 def _substantiating(state: Substantiating, event: Event, now: float) -> Next:
     rest = NotSubstantiated(policy=state.policy, attempt=state.attempt)
     match event:
-        case Substantiate(build):
-            return evolve(state, waiters=_join(state.waiters, build)), ()
-        case GiveUp(build):
+        case Substantiate(build, replace):
+            return _wait_too(state, build, replace)
+        case GiveUp(build) if build in state.waiters:
             left = _without(state.waiters, build)
             return (evolve(state, waiters=left) if left else rest), ()
         case MachineStarted(attempt) if attempt == state.attempt:
@@ -141,7 +141,7 @@ def _substantiating(state: Substantiating, event: Event, now: float) -> Next:
             return state, (Refuse(session, "its instance has not been started"),)
         case BuildStarted(build):
             return state, (_too_late(build),)
-        case Started(attempt):
+        case Started(attempt) | StartFailed(attempt):
             return state, (_condemn_late(attempt),)
         case Insubstantiate(reason):
             return rest, _unready(state.waiters, _nobody(reason))
@@ -152,7 +152,7 @@ def _substantiating(state: Substantiating, event: Event, now: float) -> Next:
         case Recovered():
             return state, (StartMachine(state.attempt),)
         case (
-            MachineStarted() | MachineFailed() | StartFailed() | Detached() | Checked() | BuildFinished()
+            GiveUp() | MachineStarted() | MachineFailed() | Detached() | Checked() | BuildFinished()
             | Stopped() | StopFailed() | TimedOut()
         ):  # fmt: skip
             return state, ()
@@ -162,17 +162,19 @@ def _substantiating(state: Substantiating, event: Event, now: float) -> Next:
 
 def _starting(state: SubstantiatingStarting, event: Event, now: float) -> Next:
     match event:
-        case Substantiate(build):
-            return evolve(state, waiters=_join(state.waiters, build)), ()
-        case GiveUp(build):
+        case Substantiate(build, replace) if (replace or state.retiring) and not state.waiters:
+            return _start_another(state, build, replace, now)
+        case Substantiate(build, replace):
+            return _wait_too(state, build, replace or bool(state.retiring))
+        case GiveUp(build) if build in state.waiters:
             left = _without(state.waiters, build)
             return (evolve(state, waiters=left), ()) if left else _leave(evolve(state, waiters=()), now)
         case Started(attempt) if state.start and attempt == state.attempt:
             return evolve(state, start=None, check_deadline=now + state.policy.check_instance_interval), ()
-        case Started(attempt):
-            return state, (_condemn_late(attempt),)
         case StartFailed(attempt, failure) if state.start and attempt == state.attempt:
             return _fail(evolve(state, start=None), failure, now)
+        case Started(attempt) | StartFailed(attempt) if attempt != state.attempt:
+            return state, (_condemn_late(attempt),)
         case TimedOut(Timer.START) if state.start and now >= state.start.deadline:
             message = f"start_instance did not answer in {state.policy.start_timeout:g} s"
             return _fail(state, _infrastructure(message), now, cancel=True)
@@ -203,7 +205,7 @@ def _starting(state: SubstantiatingStarting, event: Event, now: float) -> Next:
         case Recovered(found):
             return _recover_starting(state, found, now)
         case (
-            MachineStarted() | MachineFailed() | StartFailed() | Detached() | Checked() | BuildFinished()
+            GiveUp() | MachineStarted() | MachineFailed() | Started() | StartFailed() | Detached() | Checked() | BuildFinished()
             | Stopped() | StopFailed() | TimedOut()
         ):  # fmt: skip
             return state, ()
@@ -225,22 +227,26 @@ def _substantiated(state: Substantiated, event: Event, now: float) -> Next:
             return _settle(evolve(state, builds=state.builds - {build}), now)
         case Started(attempt) if state.start and attempt == state.attempt:
             return evolve(state, start=None, check_deadline=now + state.policy.check_instance_interval), ()
-        case Started(attempt):
-            return state, (_condemn_late(attempt),)
         case StartFailed(attempt, failure) if state.start and attempt == state.attempt:
             after, actions = _retire(evolve(state, start=None), f"start_instance failed: {failure.message}", now)
             return after, (*actions, *_blame(failure))
-        case TimedOut(Timer.START) if state.start and now >= state.start.deadline:
+        case Started(attempt) | StartFailed(attempt) if attempt != state.attempt:
+            return state, (_condemn_late(attempt),)
+        case TimedOut(Timer.START) if state.start and not state.start.cancelled and now >= state.start.deadline:
             message = f"start_instance did not answer in {state.policy.start_timeout:g} s, though the agent attached"
-            return _cancel_start_of_attached(state, state.start, message, now)
+            # The agent is there, so its builds may end; but the plugin does not know its instance: no more after them.
+            cancelled = evolve(state, start=Call(Timer.START, now + CANCEL_GRACE, cancelled=True))
+            after, actions = _retire(cancelled, message, now)
+            return after, (CancelCall(state.attempt, Timer.START), *actions)
         case TimedOut(Timer.CHECK) if state.check_deadline is not None and now >= state.check_deadline:
             return evolve(state, check_deadline=None), (CheckInstance(state.attempt),)
         case Checked(attempt, good, message) if attempt == state.attempt and state.start is None:
             checked = evolve(state, check_deadline=now + state.policy.check_instance_interval)
             if good:
                 return checked, ()
+            reason = f"its instance is not good: {message}"
             # An agent that is attached is better evidence than the provider's word: let its builds end.
-            return _retire(checked, f"its instance is not good: {message}", now)
+            return _retire(checked, reason, now) if state.session is not None else _leave(state, now, reason=reason)
         case TimedOut(Timer.IDLE) if state.idle_deadline is not None and now >= state.idle_deadline:
             return _leave(state, now)
         case TimedOut(Timer.REATTACH) if state.reattach_deadline is not None and now >= state.reattach_deadline:
@@ -251,7 +257,7 @@ def _substantiated(state: Substantiated, event: Event, now: float) -> Next:
         case Attached(attempt, session):
             return state, (Refuse(session, f"it belongs to attempt {attempt}; attempt {state.attempt} is up"),)
         case Detached(session) if session == state.session:
-            return _detach(state, now)
+            return _detached(state, now), ()
         case Insubstantiate(reason, fast):
             return _leave(state, now, reason=reason, fast=fast)
         case Reconfigured(policy, outdated):
@@ -260,11 +266,18 @@ def _substantiated(state: Substantiated, event: Event, now: float) -> Next:
         case Shutdown(fast):
             return _leave(state, now, reason=SHUTTING_DOWN, fast=fast, then_shut_down=True)
         case Recovered(found):
+            if state.start and not found:
+                # No stop is known to reach what the start left: when its builds are over, it is condemned.
+                dead = Call(Timer.START, now, cancelled=True)
+                return _retire(_detached(evolve(state, start=dead), now), "the controller was restarted during its start", now)
             if found is False:
-                return _leave(evolve(state, start=None, session=None), now, reason="its instance was gone after a restart")
-            return _detach(evolve(state, start=None, check_deadline=now), now)
+                return _leave(evolve(state, session=None), now, reason="its instance was gone after a restart")
+            kept = _detached(evolve(state, start=None, check_deadline=now), now)
+            # The policy may have changed while the controller was down; an idle timer that still fits it runs on.
+            return _settle(kept, now) if kept.idle_deadline is None or kept.policy.build_wait_timeout <= 0 else (kept, ())
         case (
-            MachineStarted() | MachineFailed() | StartFailed() | Detached() | Checked() | Stopped() | StopFailed() | TimedOut()
+            MachineStarted() | MachineFailed() | Started() | StartFailed() | Detached() | Checked()
+            | Stopped() | StopFailed() | TimedOut()
         ):  # fmt: skip
             return state, ()
         case _:
@@ -284,6 +297,7 @@ def _insubstantiating(state: Insubstantiating, event: Event, now: float) -> Next
                 call=state.call,
                 waiters=_waiters(build),
                 missing_deadline=now + state.policy.missing_timeout,
+                fast=state.fast,
             ), ()
         case Shutdown(fast):
             return evolve(state, then_shut_down=True, fast=state.fast or fast), ()
@@ -308,20 +322,21 @@ def _insubstantiating(state: Insubstantiating, event: Event, now: float) -> Next
 
 
 def _insubstantiating_substantiating(state: InsubstantiatingSubstantiating, event: Event, now: float) -> Next:
-    alone = Insubstantiating(policy=state.policy, attempt=state.attempt, call=state.call)
+    alone = Insubstantiating(policy=state.policy, attempt=state.attempt, call=state.call, fast=state.fast)
     match event:
-        case Substantiate(build):
-            return evolve(state, waiters=_join(state.waiters, build)), ()
-        case GiveUp(build):
+        case Substantiate(build, replace):
+            return _wait_too(state, build, replace)
+        case GiveUp(build) if build in state.waiters:
             left = _without(state.waiters, build)
             return (evolve(state, waiters=left) if left else alone), ()
         case TimedOut(Timer.MISSING) if now >= state.missing_deadline:
             failure = _infrastructure(f"the instance before did not go in {state.policy.missing_timeout:g} s")
             return alone, (*_unready(state.waiters, failure), *_blame(failure))
         case Insubstantiate(reason, fast):
-            return evolve(alone, fast=fast), _unready(state.waiters, _nobody(reason))
+            return evolve(alone, fast=state.fast or fast), _unready(state.waiters, _nobody(reason))
         case Shutdown(fast):
-            return evolve(alone, fast=fast, then_shut_down=True), _unready(state.waiters, _nobody(SHUTTING_DOWN))
+            going = evolve(alone, fast=state.fast or fast, then_shut_down=True)
+            return going, _unready(state.waiters, _nobody(SHUTTING_DOWN))
         case Attached(_, session):
             return state, (Refuse(session, "its instance is being stopped"),)
         case BuildStarted(build):
@@ -329,12 +344,12 @@ def _insubstantiating_substantiating(state: InsubstantiatingSubstantiating, even
         case Reconfigured(policy):
             return evolve(state, policy=policy), ()
         case Started() | StartFailed() | Stopped() | StopFailed() | TimedOut() | Recovered():
-            call, actions = _going(state.policy, state.attempt, state.call, event, now, fast=False)
+            call, actions = _going(state.policy, state.attempt, state.call, event, now, fast=state.fast)
             if call is not None:
                 return evolve(state, call=call), actions
             after, more = _begin(state.policy, state.attempt, state.waiters, state.missing_deadline, now)
             return after, (*actions, *more)
-        case MachineStarted() | MachineFailed() | Detached() | Checked() | BuildFinished():
+        case GiveUp() | MachineStarted() | MachineFailed() | Detached() | Checked() | BuildFinished():
             return state, ()
         case _:
             assert_never(event)
@@ -348,14 +363,14 @@ def _shut_down(state: ShutDown, event: Event) -> Next:
             return state, (Refuse(session, SHUTTING_DOWN),)
         case BuildStarted(build):
             return state, (_too_late(build),)
-        case Started(attempt):
+        case Started(attempt) | StartFailed(attempt):
             return state, (_condemn_late(attempt),)
         case Reconfigured(policy):
             return evolve(state, policy=policy), ()
         case Recovered():
             return NotSubstantiated(policy=state.policy, attempt=state.attempt), ()
         case (
-            GiveUp() | MachineStarted() | MachineFailed() | StartFailed() | Detached() | Checked() | BuildFinished()
+            GiveUp() | MachineStarted() | MachineFailed() | Detached() | Checked() | BuildFinished()
             | Insubstantiate() | Stopped() | StopFailed() | TimedOut() | Shutdown()
         ):  # fmt: skip
             return state, ()
@@ -416,39 +431,44 @@ def _settle(state: Substantiated, now: float) -> Next:
 
 
 def _retire(state: Substantiated, reason: str, now: float) -> Next:
-    """No more builds. An instance whose agent is away goes at once; one that builds goes after its last build."""
-    if state.session is None:
-        return _leave(state, now, reason=reason)
+    """No more builds. An instance that builds goes after its last build, also if its agent is away just now."""
     return _settle(evolve(state, retiring=state.retiring or reason), now)
 
 
-def _detach(state: Substantiated, now: float) -> Next:
+def _detached(state: Substantiated, now: float) -> Substantiated:
     """The agent may come back; meanwhile the provider is asked whether its instance is still there."""
     check = now if state.check_deadline is not None else None
-    gone = evolve(state, session=None, reattach_deadline=now + state.policy.reattach_timeout, check_deadline=check)
-    return _leave(gone, now, reason=state.retiring) if state.retiring else (gone, ())
+    return evolve(state, session=None, reattach_deadline=now + state.policy.reattach_timeout, check_deadline=check)
+
+
+def _wait_too(
+    state: Substantiating | SubstantiatingStarting | InsubstantiatingSubstantiating, build: str | None, replace: bool
+) -> Next:
+    """One more build for the instance that is coming, unless that is made for others and won't do for this one."""
+    if build is None or build in state.waiters:
+        return state, ()
+    if replace and state.waiters:
+        return state, _unready((build,), _nobody(BUSY))
+    return evolve(state, waiters=(*state.waiters, build)), ()
 
 
 def _substantiate_again(state: Substantiated, build: str | None, replace: bool, now: float) -> Next:
     waiters = _waiters(build)
+    if build in state.builds:
+        return state, ()
     if state.builds and (replace or state.retiring or state.session is None):
-        return state, _unready(waiters, _nobody(state.retiring or "its instance is busy"))
-    if not replace and state.session is not None:
-        builds = state.builds | set(waiters)
-        ready = (Ready(waiters),) if waiters else ()
-        return evolve(state, builds=builds, idle_deadline=None if builds else state.idle_deadline), ready
+        return state, _unready(waiters, _nobody(state.retiring or BUSY))
+    if replace or state.session is None:
+        return _start_another(state, build, replace, now)
+    builds = state.builds | set(waiters)
+    ready = (Ready(waiters),) if waiters else ()
+    return evolve(state, builds=builds, idle_deadline=None if builds else state.idle_deadline), ready
+
+
+def _start_another(state: SubstantiatingStarting | Substantiated, build: str | None, replace: bool, now: float) -> Next:
     going, actions = _leave(state, now, reason="another instance is wanted" if replace else "its agent is away")
     after, more = step(going, Substantiate(build), now)
     return after, (*actions, *more)
-
-
-def _cancel_start_of_attached(state: Substantiated, start: Call, message: str, now: float) -> Next:
-    """The agent is there, so its builds may end; but the plugin does not know its instance: no more after them."""
-    if start.cancelled:
-        return _retire(evolve(state, start=None), message, now)
-    cancelled = evolve(state, start=Call(Timer.START, now + CANCEL_GRACE, cancelled=True))
-    after, actions = _retire(cancelled, message, now)
-    return after, (CancelCall(state.attempt, Timer.START), *actions)
 
 
 def _fail(state: SubstantiatingStarting, failure: Failure, now: float, *, cancel: bool = False) -> Next:
@@ -482,6 +502,8 @@ def _leave(
     if call is None:
         call = Call(Timer.STOP, now + state.policy.stop_timeout)
         actions = (*actions, StopInstance(state.attempt, fast))
+    elif call.cancelled:
+        call = evolve(call, deadline=max(call.deadline, now))
     elif cancel:
         call = Call(Timer.START, now + CANCEL_GRACE, cancelled=True)
         actions = (*actions, CancelCall(state.attempt, Timer.START))
@@ -501,12 +523,12 @@ def _going(
             return None, ()
         case Timer.STOP, StopFailed(a, message) if a == attempt:
             return None, (Condemn(attempt, f"stop_instance failed: {message}"),)
-        case _, Started(a):
+        case _, Started(a) | StartFailed(a):
             return call, (_condemn_late(a),)
         case hook, TimedOut(timer) if timer is hook and now >= call.deadline:
             if not call.cancelled:
                 return Call(hook, now + CANCEL_GRACE, cancelled=True), (CancelCall(attempt, hook),)
-            condemn = Condemn(attempt, f"{hook.value}_instance did not answer, not even when it was cancelled")
+            condemn = Condemn(attempt, f"{hook.value}_instance was cut short and has not answered")
             return (stop, (condemn, StopInstance(attempt, fast))) if hook is Timer.START else (None, (condemn,))
         case Timer.START, Recovered(found):
             # Only where the instance was found is the stop known to reach it.
@@ -537,14 +559,11 @@ def _recover_starting(state: SubstantiatingStarting, found: bool | None, now: fl
 
 
 SHUTTING_DOWN = "the controller is shutting down"
+BUSY = "its instance is busy"
 
 
 def _waiters(build: str | None) -> tuple[str, ...]:
     return () if build is None else (build,)
-
-
-def _join(waiters: tuple[str, ...], build: str | None) -> tuple[str, ...]:
-    return waiters if build is None or build in waiters else (*waiters, build)
 
 
 def _without(waiters: tuple[str, ...], build: str) -> tuple[str, ...]:
