@@ -271,6 +271,10 @@ class _Checker:
             remedy = "add 'advertise': 'HOST:PORT', the address that instances can reach"
             message = f"c['protocols']['peer'] listens on all networks, and agents can't be told where to come; {remedy}"
             self._note(("protocols", "peer"), message)
+        if peer.advertise is not None and not peer.port:
+            remedy = "add 'port', or take 'advertise' out"
+            message = f"c['protocols']['peer'] advertises {peer.advertise}, but listens on any free port; {remedy}"
+            self._note(("protocols", "peer", "advertise"), message)
         if www is not None and www.port and www.port == peer.port:
             message = f"c['www'] and c['protocols']['peer'] both have port {www.port}; give one of them another"
             self._note(("www", "port"), message)

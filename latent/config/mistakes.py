@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import difflib
 import inspect
 import re
@@ -101,9 +102,8 @@ def _names_in_sight(error: NameError) -> set[str]:
 
 
 def _attributes(value: object) -> list[str]:
-    return [name for base in type(value).__mro__ for name in (*base.__dict__, *_own(value)) if not name.startswith("_")]
-
-
-def _own(value: object) -> list[str]:
-    own = value.__dict__ if hasattr(type(value), "__dict__") and not isinstance(value, type) else {}
-    return [str(name) for name in own]
+    """Read past any ``__getattr__`` and ``__dir__`` of the value's own."""
+    known = [name for base in type(value).__mro__ for name in base.__dict__]
+    with contextlib.suppress(AttributeError):  # it has slots
+        known += map(str, object.__getattribute__(value, "__dict__"))
+    return [name for name in known if not name.startswith("_")]

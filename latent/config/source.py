@@ -147,13 +147,13 @@ def run(path: Path) -> Source:
     """Run the file; what went wrong is in the answer. Raises `ConfigError` if it can't be read or is no Python."""
     text = _read(path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # what the compiler dislikes, each statement's own compilation tells
+        with warnings.catch_warnings(action="ignore"):  # a compiler's dislike of a statement is no mistake
             tree = ast.parse(text, str(path))
             compile(text, str(path), "exec", dont_inherit=True)
-        where = Lines(tree)
-        flags = _futures(tree)
-        instrumented = Instrument().visit(tree)
-        codes = [_compile(statement, path, flags) for statement in instrumented.body]
+            where = Lines(tree)
+            flags = _futures(tree)
+            instrumented = Instrument().visit(tree)
+            codes = [_compile(statement, path, flags) for statement in instrumented.body]
     except SyntaxError as error:
         told = Mistake(error.lineno or 0, f"{error.msg}; correct the syntax, nothing of the file was read").of(path.name)
         raise ConfigError(told) from None

@@ -47,6 +47,11 @@ SETTINGS = {
     "all networks": ("c['protocols'] = {\n 'peer': {'interface': '0.0.0.0'}}  #!", "can't be told where to come", "'advertise'"),
     "advertise": ("c['protocols'] = {'peer': {'advertise': 'host'}}  #!", "['advertise'] is 'host'", "HOST:PORT"),
     "advertise port": ("c['protocols'] = {'peer': {'advertise': 'host:http'}}  #!", "'http' is no port", "HOST:PORT"),
+    "advertise without port": (
+        "c['protocols'] = {'peer': {\n 'advertise': 'host:1'}}  #!",
+        "listens on any free port",
+        "add 'port'",
+    ),
     "www without port": ("c['www'] = {}  #!", "c['www'] lacks 'port'", "write {'port': 8010}"),
     "www port": ("c['www'] = {'port': -1}  #!", "is -1, which is no port", "0 to 65535"),
     "www key": ("c['www'] = {'port': 1, 'prot': 2}  #!", "['prot'] is no setting", "did you mean 'port'?"),
