@@ -80,6 +80,7 @@ _MOVE_BUILD = Statement(
     f" WHERE id = :id AND {UNFINISHED_BUILD}"
 )
 _REQUEST_CANCEL = Statement("UPDATE builds SET cancel_requested_at = COALESCE(cancel_requested_at, :at) WHERE id = :id")
+_SESSION_OF_ENDED = Statement(f"SELECT lease_session FROM runs WHERE id = :id AND NOT ({LIVE_RUN}) AND ended_at >= :since")
 _LIVE_RUN_OF = Statement(f"SELECT id, machine FROM runs WHERE build_id = :build_id AND {LIVE_RUN}")
 _SET_STEP = Statement(
     "INSERT INTO run_steps (run_id, uuid, name, status, started_at, ended_at, exit_code, error)"
@@ -89,9 +90,10 @@ _SET_STEP = Statement(
 )
 _STEP_COLUMNS = "uuid, name, status, started_at, ended_at, exit_code, error"
 _STEPS = Statement(f"SELECT {_STEP_COLUMNS} FROM run_steps WHERE run_id = :run_id ORDER BY seq")
+# The plus signs make SQLite take the index of the live ones, not one of all runs there ever were.
 _LIVE_RUNS = Statement(
     "SELECT id, build_id, machine, worker, attempt, status, lease_session, lease_state, started_at"
-    f" FROM runs WHERE {LIVE_RUN} AND build_id IS NOT NULL ORDER BY id"
+    f" FROM runs WHERE {LIVE_RUN} AND +build_id IS NOT NULL ORDER BY +id"
 )
 _RUNS_OF = Statement(f"SELECT {RECORD}, worker, attempt FROM runs WHERE build_id = :build_id ORDER BY id")
 
@@ -251,6 +253,12 @@ def live_runs(conn: Connection) -> list[LiveRun]:
         )
         for run_id, build_id, machine, worker, attempt, status, session_id, lease, started_at in _LIVE_RUNS.all(conn)
     ]
+
+
+def session_of_ended(conn: Connection, run_id: int, since: float) -> int | None:
+    """The session that held a run which ended at ``since`` or later; None for any other run."""
+    row = _SESSION_OF_ENDED.one(conn, run_id, since)
+    return None if row is None else row[0]
 
 
 def runs_of(conn: Connection, build_id: int) -> list[RunDetails]:

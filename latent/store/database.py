@@ -112,6 +112,14 @@ class Store:
             return execute(self._query, query)
         return deferToThreadPool(self._reactor, self._readers, self._query, query)
 
+    def finish_log(self, run_id: int) -> Deferred[None]:
+        """Close and compress the log of a run that is over, without holding the reactor up."""
+        if self._closing is not None:
+            return fail(StoreError(f"the store is closed: the log of run {run_id} stays as it is"))
+        if self._readers is None:
+            return execute(self.logs.finish, run_id)
+        return deferToThreadPool(self._reactor, self._readers, self.logs.finish, run_id)
+
     def close(self) -> Deferred[None]:
         """Commit what is queued and close all. Fires when that is done; what can't be written now fails with the reason."""
         if self._closing is None:

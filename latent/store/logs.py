@@ -12,6 +12,7 @@ import errno
 import gzip
 import json
 import os
+import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -29,11 +30,13 @@ _PACKED_BLOCK = 1 << 14
 
 
 class LogFiles:
-    """The logs below one state directory. Used by one thread at a time for any one run."""
+    """The logs below one state directory. Safe between threads; lines may be appended while their log is compressed."""
 
     def __init__(self, state_dir: Path) -> None:
         self._directory = state_dir / "logs"
         self._open: OrderedDict[int, int] = OrderedDict()
+        # Held while a descriptor is used, and while a log is exchanged for its compressed form; never for long.
+        self._lock = threading.Lock()
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -46,22 +49,40 @@ class LogFiles:
         data = "".join([dumps((line.step_uuid, line.line, line.time, line.stream, line.text)) + "\n" for line in lines]).encode()
         finished = self._finished(run_id)
         try:
-            if run_id not in self._open and finished.exists():
-                _append_member(finished, data)
-            else:
-                _write(self._file(run_id), data)
+            with self._lock:
+                if run_id not in self._open and finished.exists():
+                    _append_member(finished, data)
+                else:
+                    _write(self._file(run_id), data)
         except OSError as error:
             raise _error(self._running(run_id), error) from error
 
     def finish(self, run_id: int) -> None:
         """Compress the log. Without output, or a second time, nothing happens. Raises StoreError, with the remedy."""
-        self._close(run_id)
         running, finished = self._running(run_id), self._finished(run_id)
+        # Two threads that finish the same log don't write to the same file.
+        temporary = running.with_suffix(f".{threading.get_ident()}.tmp")
         try:
-            if running.exists() and not finished.exists():
-                _compress(running, finished)
-            running.unlink(missing_ok=True)
+            with self._lock:
+                self._close(run_id)
+            if not running.exists():
+                return
+            size = _compress(running, temporary)
+            with self._lock:
+                self._close(run_id)
+                if finished.exists():
+                    temporary.unlink()
+                else:
+                    _add_rest(running, size, temporary)
+                    temporary.replace(finished)
+                running.unlink(missing_ok=True)
+            _sync_folder(self._directory)
+        except FileNotFoundError:
+            # Another thread was faster.
+            temporary.unlink(missing_ok=True)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise _error(running, error) from error
 
     def read(self, run_id: int, offset: int = 0, limit: int | None = None) -> tuple[list[LogLine], int]:
@@ -91,8 +112,9 @@ class LogFiles:
         return finished if finished.exists() else self._running(run_id)
 
     def close(self) -> None:
-        for run_id in list(self._open):
-            self._close(run_id)
+        with self._lock:
+            for run_id in list(self._open):
+                self._close(run_id)
 
     def _running(self, run_id: int) -> Path:
         return self._directory / f"{run_id:d}.jsonl"
@@ -141,23 +163,39 @@ def _append_member(path: Path, data: bytes) -> None:
         os.close(fd)
 
 
-def _compress(source: Path, target: Path) -> None:
-    """The target appears complete and on disk, or not at all."""
-    temporary = target.with_suffix(".tmp")
-    with source.open("rb") as plain, temporary.open("wb") as file:
+def _compress(source: Path, target: Path) -> int:
+    """Pack what is in the source now and put it on disk; returns how many bytes it was."""
+    size = 0
+    with source.open("rb") as plain, target.open("wb") as file:
         os.fchmod(file.fileno(), 0o600)
         with gzip.GzipFile(fileobj=file, mode="wb", mtime=0, filename="") as packed:
             last = b"\n"
             while block := plain.read(_BLOCK):
                 packed.write(block)
+                size += len(block)
                 last = block[-1:]
             if last != b"\n":
                 # Late lines go into a further member; they must not continue one that was cut short.
                 packed.write(b"\n")
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    return size
+
+
+def _add_rest(source: Path, size: int, target: Path) -> None:
+    """Add what was appended to the source while it was packed."""
+    with source.open("rb") as plain:
+        plain.seek(size)
+        rest = plain.read()
+    if rest:
+        with target.open("ab") as file:
+            file.write(gzip.compress(rest))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:

@@ -11,7 +11,7 @@ import enum
 import json
 from collections.abc import Callable
 
-from attrs import evolve, frozen
+from attrs import frozen
 from sqlalchemy import Connection, Engine
 
 from latent.errors import RunNotFound, StoreCorrupt, StoreError
@@ -78,10 +78,11 @@ _INSERT = Statement(
 _UPDATE = Statement(f"UPDATE runs SET {', '.join(f'{name} = :{name}' for name in _PUBLIC_NAMES)} WHERE id = :id")
 _GET = Statement(f"SELECT {RECORD} FROM runs WHERE id = :id")
 _LIST = Statement(f"SELECT {RECORD} FROM runs ORDER BY id")
-_LIVE_ON = Statement(f"SELECT {RECORD} FROM runs WHERE machine = :machine AND {LIVE_RUN} ORDER BY id LIMIT 1")
+_LIVE_ON = Statement(f"SELECT {RECORD} FROM runs WHERE machine = :machine AND {LIVE_RUN}")
 _BY_HASH = Statement(f"SELECT {RECORD} FROM runs WHERE test_dir_hash = :hash AND machine = :machine ORDER BY id")
+# The plus sign makes SQLite take an index of the live ones, not all runs there ever were.
 _OWNED = Statement(
-    f"SELECT id, owner, deadline FROM runs WHERE {LIVE_RUN} AND (owner IS NOT NULL OR deadline IS NOT NULL) ORDER BY id"
+    f"SELECT id, owner, deadline FROM runs WHERE {LIVE_RUN} AND (owner IS NOT NULL OR deadline IS NOT NULL) ORDER BY +id"
 )
 _BREAK_OFF = Statement(
     "UPDATE runs SET status = :status, ended_at = :at, error_code = :error_code, error_msg = :error_msg"
@@ -296,11 +297,11 @@ def _public(run: Run) -> Row:
 
 def _insert(conn: Connection, run: Run, private: Private) -> Run:
     lease = None if private.lease is None else private.lease.value
-    row = _INSERT.one(
-        conn, *_public(run), private.build_id, private.worker, private.attempt, private.owner, private.deadline, lease
-    )
+    public = _public(run)
+    row = _INSERT.one(conn, *public, private.build_id, private.worker, private.attempt, private.owner, private.deadline, lease)
     assert row is not None
-    return evolve(run, id=str(row[0]))
+    # Not attrs.evolve, which takes as long as the statement.
+    return from_row((row[0], *public))
 
 
 def _check_free(conn: Connection, run: Run, own_id: str | None) -> None:

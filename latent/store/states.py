@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
-from attrs import fields
+from attrs import NOTHING, fields
 
 from latent.core.states import NAMES, Call, Policy, State, Timer
 from latent.errors import StoreCorrupt
@@ -19,11 +20,18 @@ class _Kind(NamedTuple):
     read: Callable[[JSON], Any]
 
 
+class _Field(NamedTuple):
+    """``optional``: it has a default, so an older release may have written a state without it."""
+
+    kind: _Kind
+    optional: bool
+
+
 def dump(state: State) -> JSON:
     """The state as an object: its name under "state", and its fields without the policy."""
-    name, kinds = _LAYOUTS[type(state)]
+    name, layout = _LAYOUTS[type(state)]
     document: dict[str, JSON] = {"state": name}
-    for field, kind in kinds.items():
+    for field, (kind, _) in layout.items():
         document[field] = kind.write(getattr(state, field))
     return document
 
@@ -36,12 +44,14 @@ def load(document: JSON, policy: Policy) -> State:
     kind_of_state = _BY_NAME.get(name) if isinstance(name, str) else None
     if kind_of_state is None:
         raise StoreCorrupt(f"a worker's state can't be {name!r}; it is one of {', '.join(_BY_NAME)}")
-    _, kinds = _LAYOUTS[kind_of_state]
-    if unknown := document.keys() - kinds.keys() - {"state"}:
+    _, layout = _LAYOUTS[kind_of_state]
+    if unknown := document.keys() - layout.keys() - {"state"}:
         raise StoreCorrupt(f"worker state {name} has no field {', '.join(sorted(map(repr, unknown)))}")
     values: dict[str, Any] = {}
-    for field, kind in kinds.items():
+    for field, (kind, optional) in layout.items():
         if field not in document:
+            if optional:
+                continue
             raise StoreCorrupt(f"worker state {name} lacks its field {field!r}")
         try:
             values[field] = kind.read(document[field])
@@ -65,7 +75,12 @@ def _of_type(words: str, *types: type) -> Callable[[JSON], Any]:
 
 
 _text = _of_type("a string", str)
-_number = _of_type("a number", float, int)
+
+
+def _number(value: JSON) -> float:
+    if type(value) not in (float, int) or not math.isfinite(value):
+        raise ValueError("should be a number")
+    return cast(float, value)
 
 
 def _read_texts(value: JSON) -> tuple[str, ...]:
@@ -81,9 +96,10 @@ def _write_call(call: Call) -> JSON:
 def _read_call(value: JSON) -> Call:
     if type(value) is not dict or value.keys() != {"hook", "deadline", "cancelled"}:
         raise ValueError('should be an object with "hook", "deadline" and "cancelled"')
-    if value["hook"] not in _HOOKS:
+    hook = _HOOKS.get(value["hook"]) if isinstance(value["hook"], str) else None
+    if hook is None:
         raise ValueError(f'should have one of {", ".join(_HOOKS)} as "hook"')
-    return Call(_HOOKS[value["hook"]], _number(value["deadline"]), _of_type("true or false", bool)(value["cancelled"]))
+    return Call(hook, _number(value["deadline"]), _of_type("true or false", bool)(value["cancelled"]))
 
 
 _HOOKS = {timer.value: timer for timer in Timer}
@@ -109,9 +125,12 @@ _KINDS: Mapping[str, _Kind] = {
     "Call | None": _or_none(_CALL),
 }
 
+
+def _layout(state: type[State]) -> dict[str, _Field]:
+    declared = fields(cast(Any, state))
+    return {each.name: _Field(_KINDS[each.type], each.default is not NOTHING) for each in declared if each.name != "policy"}
+
+
 # Read off the declared types, so that a new field needs no change here, and one of a new kind fails when this is imported.
-_LAYOUTS: dict[type[State], tuple[str, dict[str, _Kind]]] = {
-    state: (name, {field.name: _KINDS[cast(str, field.type)] for field in fields(cast(Any, state)) if field.name != "policy"})
-    for state, name in NAMES.items()
-}
+_LAYOUTS: dict[type[State], tuple[str, dict[str, _Field]]] = {state: (name, _layout(state)) for state, name in NAMES.items()}
 _BY_NAME: dict[str, type[State]] = {name: state for state, name in NAMES.items()}

@@ -74,7 +74,7 @@ class Committer:
                     return Report(answers, reason)
                 if refused.position == 0 or end - start == 1:
                     # Nothing ran before it in its transaction: it is at fault itself.
-                    answers.append(_failure(explain(refused.error, self._place)))
+                    answers.append(Failure(explain(refused.error, self._place)))
                     end = len(ops)
                 elif refused.position is None:
                     end = start + (end - start) // 2
@@ -118,6 +118,8 @@ class Committer:
             return
         try:
             transaction.rollback()
+            # After a commit that failed, SQLAlchemy takes the transaction for closed, while SQLite still has it open.
+            transaction.connection.connection.rollback()
         except Exception:
             # The connection itself is broken, and its transaction went with it.
             self._drop()
@@ -249,10 +251,6 @@ class Writer:
 
     def _run(self, batch: list[Item]) -> Report:
         return self._committer.run([op for op, _ in batch])
-
-
-def _failure(error: BaseException) -> Failure:
-    return Failure(error)  # type: ignore[no-untyped-call]  # Twisted's constructor has no types
 
 
 _END = object()
