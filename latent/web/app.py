@@ -1,0 +1,266 @@
+"""The routes of the HTTP API. Every answer is JSON (logs may be text); an error is ``{"error": ..., "remedy": ...}``."""
+
+# mypy: disable-error-code="no-untyped-call"
+# twisted.web.http.Request has no annotations.
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from klein import Klein
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+from werkzeug.exceptions import HTTPException
+
+from latent import __version__
+from latent.controller.clock import Clock
+from latent.errors import (
+    ConfigError,
+    EnrolmentRefused,
+    LatentError,
+    LatentWorkerCannotSubstantiate,
+    NotFound,
+    RunNotFound,
+    StoreError,
+)
+from latent.model import JSON, BuildState, LogLine
+from latent.web import documents, follow, parse
+from latent.web.facade import Facade
+from latent.web.parse import ApiError, BadRequest
+
+LONGEST_WAIT = 600.0
+"""Seconds that ``GET /builds/ID?wait=`` waits at most; the client asks again."""
+
+UNFINISHED = [BuildState.QUEUED, BuildState.STARTING, BuildState.RUNNING]
+
+CODES: Sequence[tuple[type[LatentError], int]] = (
+    (NotFound, 404),
+    (RunNotFound, 404),
+    (ConfigError, 400),
+    (LatentWorkerCannotSubstantiate, 400),
+    (EnrolmentRefused, 409),
+    (StoreError, 503),
+    (LatentError, 409),
+)
+"""The status for each error of the controller; the first that fits."""
+
+
+class Api:
+    """``reconfigure`` reads the config again and tells what changed; ``stop(fast)`` begins to stop the controller."""
+
+    app = Klein()
+    log = Logger()
+
+    def __init__(
+        self,
+        controller: Facade,
+        *,
+        clock: Clock,
+        reconfigure: Callable[[], Awaitable[list[str]]],
+        stop: Callable[[bool], object],
+    ) -> None:
+        self._controller = controller
+        self._clock = clock
+        self._started_at = clock.seconds()
+        self._reconfigure = reconfigure
+        self._stop = stop
+
+    @app.route("/api/v1/status", methods=["GET"])
+    async def status(self, request: Request) -> bytes:
+        parse.query(request.args, [])
+        workers = self._controller.workers()
+        waiting = await self._controller.builds(states=UNFINISHED, limit=parse.MAX_LIMIT)
+        states = [worker.state for worker in workers]
+        doc = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self._started_at,
+            "workers": {state: states.count(state) for state in sorted(set(states))},
+            "builds": {state.value: sum(build.state is state for build in waiting) for state in UNFINISHED},
+            "builders": sorted(self._controller.builders()),
+            "healthy": all(item.ok for item in self._controller.health()),
+        }
+        return _answer(request, doc)
+
+    @app.route("/api/v1/builds", methods=["POST"])
+    async def submit(self, request: Request) -> bytes:
+        wanted = parse.submission(_body(request))
+        if wanted.builder is None:
+            asked = wanted.request()
+        else:
+            known = self._controller.builders()
+            if wanted.builder not in known:
+                raise BadRequest(f"no builder is called {wanted.builder!r}", _known_builders(wanted.builder, sorted(known)))
+            asked = await self._controller.request_for(
+                wanted.builder, wanted.properties, wanted.labels, priority=wanted.priority, timeout=wanted.timeout
+            )
+        build = await self._controller.submit(asked)
+        request.setHeader("Location", f"/api/v1/builds/{build.id}")
+        return _answer(request, documents.build(build), 201)
+
+    @app.route("/api/v1/builds", methods=["GET"])
+    async def builds(self, request: Request) -> bytes:
+        found = parse.query(request.args, ["state", "builder", "limit"])
+        states = parse.states(found, "state")
+        limit = parse.whole(found, "limit", 50)
+        builds = await self._controller.builds(states=states, builder=found.get("builder"), limit=limit)
+        return _answer(request, {"builds": [documents.build(build) for build in builds]})
+
+    @app.route("/api/v1/builds/<build_id>", methods=["GET"])
+    async def build(self, request: Request, build_id: str) -> bytes:
+        number = _build_id(build_id)
+        wait = parse.seconds(parse.query(request.args, ["wait"]), "wait", LONGEST_WAIT)
+        details = await self._controller.build(number)
+        if wait and details.build.state is not BuildState.FINISHED:
+            finished = follow.quiet(self._controller.when_finished(number))
+            try:
+                await follow.within(finished, wait, self._clock)
+            finally:
+                finished.cancel()
+            details = await self._controller.build(number)
+        return _answer(request, documents.details(details))
+
+    @app.route("/api/v1/builds/<build_id>/logs", methods=["GET"])
+    async def logs(self, request: Request, build_id: str) -> bytes:
+        number = _build_id(build_id)
+        found = parse.query(request.args, ["follow", "run", "format"])
+        on = parse.switch(found, "follow")
+        wanted = parse.whole(found, "run", 0, most=parse.MAX_NUMBER) or None
+        encode, kind = _log_format(found.get("format", "text"))
+        details = await self._controller.build(number)
+        run_id = follow.chosen_run(details, wanted)
+        request.setHeader("Content-Type", kind)
+        with follow.Outlet(request) as outlet:
+
+            async def write(run: int, lines: Sequence[LogLine]) -> None:
+                await outlet.write("".join(encode(run, line) for line in lines).encode("utf-8", "replace"))
+
+            follower = follow.Follower(self._controller, self._clock, number, write)
+            if on and wanted is None:
+                await follower.all(details)
+            elif run_id is not None:
+                await follower.one(run_id, follow=on)
+        return b""
+
+    @app.route("/api/v1/builds/<build_id>/cancel", methods=["POST"])
+    async def cancel(self, request: Request, build_id: str) -> bytes:
+        number = _build_id(build_id)
+        doc = parse.body(_body(request), ["reason"])
+        reason = parse.text(doc, "reason", longest=2000) or "cancelled by a user"
+        return _answer(request, documents.build(await self._controller.cancel(number, reason)))
+
+    @app.route("/api/v1/workers", methods=["GET"])
+    def workers(self, request: Request) -> bytes:
+        parse.query(request.args, [])
+        return _answer(request, {"workers": [documents.worker(worker) for worker in self._controller.workers()]})
+
+    @app.route("/api/v1/workers/<name>/history", methods=["GET"])
+    async def history(self, request: Request, name: str) -> bytes:
+        limit = parse.whole(parse.query(request.args, ["limit"]), "limit", 100)
+        entries = await self._controller.history(name, limit)
+        known = [worker.name for worker in self._controller.workers()]
+        if not entries and name not in known:
+            raise ApiError(404, f"no worker is called {name!r}", parse.nearest(name, known) + "see `latent workers`")
+        return _answer(request, {"worker": name, "entries": [documents.journal_entry(entry) for entry in entries]})
+
+    @app.route("/api/v1/health", methods=["GET"])
+    def health(self, request: Request) -> bytes:
+        parse.query(request.args, [])
+        return _answer(request, documents.health(self._controller.health()))
+
+    @app.route("/api/v1/reconfig", methods=["POST"])
+    async def reconfig(self, request: Request) -> bytes:
+        parse.body(_body(request), [])
+        return _answer(request, {"changes": await self._reconfigure()})
+
+    @app.route("/api/v1/stop", methods=["POST"])
+    def stop(self, request: Request) -> bytes:
+        fast = parse.flag(parse.body(_body(request), ["fast"]), "fast")
+        # The answer goes out first: stopping closes the connection that it goes through.
+        self._clock.callLater(0, lambda: self._stop(fast))
+        return _answer(request, {"stopping": True, "fast": fast, "pid": os.getpid()}, 202)
+
+    @app.handle_errors(CancelledError)
+    def gone(self, request: Request, failure: Failure) -> bytes:
+        return error(request, 503, "the request was given up", "the controller is stopping; try again when it is back")
+
+    @app.handle_errors(ApiError)
+    def refused(self, request: Request, failure: Failure) -> bytes:
+        cause = failure.value
+        assert isinstance(cause, ApiError)
+        return error(request, cause.code, cause.error, cause.remedy)
+
+    @app.handle_errors(LatentError)
+    def failed(self, request: Request, failure: Failure) -> bytes:
+        cause = failure.value
+        assert isinstance(cause, LatentError)
+        code = next(code for kind, code in CODES if isinstance(cause, kind))
+        if isinstance(cause, ConfigError) and len(cause.errors) > 1:
+            return error(request, code, str(cause), "", {"errors": cause.errors})
+        message, _, remedy = str(cause).partition("; ")
+        return error(request, code, message, remedy)
+
+    @app.handle_errors(HTTPException)
+    def unrouted(self, request: Request, failure: Failure) -> bytes:
+        code = getattr(failure.value, "code", None) or 404
+        path = request.path.decode("utf-8", "replace")
+        if code == 405:
+            return error(request, 405, f"{path} does not take {request.method.decode('ascii', 'replace')}", "see docs/cli.md")
+        return error(request, code, f"there is nothing at {path[:200]}", "the API is under /api/v1: see docs/cli.md")
+
+    @app.handle_errors(Exception)
+    def broken(self, request: Request, failure: Failure) -> bytes:
+        self.log.failure("{path} failed", failure, path=request.path)
+        kind = type(failure.value).__name__
+        return error(request, 500, f"the controller failed: {kind}", "its log has the details: state/latent.log")
+
+
+def error(request: Request, code: int, message: str, remedy: str, more: Mapping[str, JSON] | None = None) -> bytes:
+    """The document of an error, with its status."""
+    return _answer(request, {"error": message, "remedy": remedy, **(more or {})}, code)
+
+
+def _answer(request: Request, doc: Mapping[str, JSON], code: int = 200) -> bytes:
+    request.setResponseCode(code)
+    request.setHeader("Content-Type", "application/json")
+    return json.dumps(doc, default=str).encode() + b"\n"
+
+
+def _body(request: Request) -> bytes:
+    return request.content.read() if request.content else b""
+
+
+def _known_builders(name: str, known: Sequence[str]) -> str:
+    if not known:
+        return "master.cfg declares no builder; give a command"
+    return f"{parse.nearest(name, known)}the builders are: {', '.join(known)}"
+
+
+def _build_id(given: str) -> int:
+    if not (given.isascii() and given.isdigit() and len(given) <= 18):
+        raise ApiError(404, f"there is no build {given[:100]!r}", "a build's id is a number: see `latent builds`")
+    return int(given)
+
+
+def _log_format(name: str) -> tuple[Callable[[int, LogLine], str], str]:
+    match name:
+        case "text":
+            return _as_text, "text/plain; charset=utf-8"
+        case "json":
+            return _as_json, "application/x-ndjson"
+        case _:
+            raise BadRequest(f"parameter 'format' is {name[:100]!r}", "give text or json")
+
+
+def _as_text(run_id: int, line: LogLine) -> str:
+    return line.text + "\n"
+
+
+def _as_json(run_id: int, line: LogLine) -> str:
+    doc: dict[str, Any] = documents.log_line(run_id, line)
+    return json.dumps(doc) + "\n"

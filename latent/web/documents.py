@@ -1,0 +1,127 @@
+"""The API's documents: each of the controller's values as JSON. Times are POSIX seconds, durations seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from latent.model import JSON, Build, LogLine, Step, StepState
+from latent.web.facade import BuildView, HealthView, JournalView, RunView, WorkerView
+
+
+def build(value: Build) -> dict[str, JSON]:
+    """A build and what was asked for."""
+    request = value.request
+    workers = request.requirements.workers
+    return {
+        "id": value.id,
+        "builder": request.builder,
+        "state": value.state.value,
+        "result": value.result.value if value.result else None,
+        "reason": value.reason,
+        "attempts": value.attempts,
+        "max_attempts": request.max_attempts,
+        "priority": request.priority,
+        "timeout": request.timeout,
+        "labels": dict(request.requirements.labels),
+        "workers": None if workers is None else sorted(workers),
+        "properties": dict(request.properties),
+        "steps": [step(each) for each in request.steps],
+        "submitted_at": value.submitted_at,
+        "started_at": value.started_at,
+        "ended_at": value.ended_at,
+        "cancel_requested": value.cancel_requested,
+    }
+
+
+def step(value: Step) -> dict[str, JSON]:
+    """A step as it was asked for. Its environment may hold secrets and stays out."""
+    command = value.command if isinstance(value.command, str) else list(value.command)
+    return {"name": value.name, "command": command, "workdir": value.workdir, "always_run": value.always_run}
+
+
+def details(value: BuildView) -> dict[str, JSON]:
+    """A build, its runs (oldest first) and why it is where it is."""
+    return {**build(value.build), "why": value.why, "runs": [run(each) for each in value.runs]}
+
+
+def run(value: RunView) -> dict[str, JSON]:
+    """One try of a build."""
+    record = value.run
+    return {
+        "id": int(record.id),
+        "worker": value.worker,
+        "attempt": value.attempt,
+        "machine": record.machine,
+        "status": record.status.value,
+        "exit_code": record.exit_code,
+        "started_at": record.started_at,
+        "ended_at": record.ended_at,
+        "error_code": record.error_code,
+        "error_msg": record.error_msg,
+        "logs_path": record.logs_path,
+        "steps": [step_state(each) for each in value.steps],
+    }
+
+
+def step_state(value: StepState) -> dict[str, JSON]:
+    """What became of a step."""
+    return {
+        "uuid": value.uuid,
+        "name": value.name,
+        "status": value.status.value,
+        "started_at": value.started_at,
+        "ended_at": value.ended_at,
+        "exit_code": value.exit_code,
+        "error": value.error,
+    }
+
+
+def worker(value: WorkerView) -> dict[str, JSON]:
+    """A worker as it is now."""
+    return {
+        "name": value.name,
+        "kind": value.kind,
+        "latent": value.latent,
+        "state": value.state,
+        "attempt": value.attempt,
+        "since": value.since,
+        "builds": list(value.builds),
+        "session": None if value.session is None else dict(value.session),
+        "quarantined_until": value.quarantined_until,
+        "paused": value.paused,
+        "reason": value.reason,
+        "labels": {name: sorted(values) for name, values in value.labels.items()},
+    }
+
+
+def health(items: Sequence[HealthView]) -> dict[str, JSON]:
+    """Everything that was looked at, and whether all of it is well."""
+    return {
+        "healthy": all(item.ok for item in items),
+        "items": [{"subject": i.subject, "ok": i.ok, "message": i.message, "remedy": i.remedy} for i in items],
+    }
+
+
+def journal_entry(value: JournalView) -> dict[str, JSON]:
+    """One transition of a worker. ``state`` names the state that it led to."""
+    return {
+        "seq": value.seq,
+        "at": value.at,
+        "worker": value.worker,
+        "attempt": value.attempt,
+        "event": value.event,
+        "detail": value.detail,
+        "state": value.state_name,
+    }
+
+
+def log_line(run_id: int, value: LogLine) -> dict[str, JSON]:
+    """One line of output. ``time``: seconds since its step started."""
+    return {
+        "run": run_id,
+        "step": value.step_uuid,
+        "line": value.line,
+        "time": value.time,
+        "stream": value.stream,
+        "text": value.text,
+    }

@@ -1,0 +1,226 @@
+"""A controller that holds what a test puts into it, and answers the HTTP API as the real one does."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, succeed
+
+from latent.errors import ConfigError, NotFound, StoreError
+from latent.model import (
+    Build,
+    BuildRequest,
+    BuildState,
+    LogLine,
+    Requirements,
+    Result,
+    Run,
+    RunStatus,
+    Step,
+    StepState,
+    StepStatus,
+)
+
+NOW = 1_700_000_000.0
+
+
+@define(kw_only=True)
+class FakeRun:
+    run: Run
+    worker: str = "linux-1"
+    attempt: int = 1
+    steps: list[StepState] = field(factory=list)
+
+
+@define(kw_only=True)
+class FakeDetails:
+    build: Build
+    runs: list[FakeRun]
+    why: str
+
+
+@define(kw_only=True)
+class FakeWorker:
+    name: str
+    kind: str = "ProcessLatentWorker"
+    latent: bool = True
+    state: str = "NOT_SUBSTANTIATED"
+    attempt: int = 0
+    since: float = NOW
+    builds: list[int] = field(factory=list)
+    session: dict[str, Any] | None = None
+    quarantined_until: float | None = None
+    paused: bool = False
+    reason: str = ""
+    labels: dict[str, list[str]] = field(factory=dict)
+
+
+@define(kw_only=True)
+class FakeHealth:
+    subject: str
+    ok: bool
+    message: str
+    remedy: str = ""
+
+
+@define(kw_only=True)
+class FakeEntry:
+    seq: int
+    at: float
+    worker: str
+    attempt: int
+    event: str
+    detail: Any
+    state_name: str
+
+
+@define(slots=False)
+class FakeController:
+    """``store``, ``finish``, ``start_run`` and ``log_line`` are the test's controls; the rest is the facade."""
+
+    known: dict[int, Build] = field(factory=dict)
+    runs: dict[int, list[FakeRun]] = field(factory=dict)
+    lines: dict[int, list[LogLine]] = field(factory=dict)
+    over: set[int] = field(factory=set)
+    worker_list: list[FakeWorker] = field(factory=list)
+    health_list: list[FakeHealth] = field(factory=list)
+    entries: dict[str, list[FakeEntry]] = field(factory=dict)
+    templates: dict[str, object] = field(factory=dict)
+    waiting: list[tuple[int, Deferred[Any]]] = field(factory=list)
+    listening: list[tuple[int, Deferred[Any]]] = field(factory=list)
+    cancelled_waits: int = 0
+    broken: Exception | None = None
+    finish_at_once: Result | None = None
+
+    # -- what the API calls
+
+    async def submit(self, request: BuildRequest) -> Build:
+        if self.broken:
+            raise self.broken
+        build = self.store(request)
+        if self.finish_at_once:
+            run = self.start_run(build.id)
+            self.log_line(run, "hello")
+            self.finish(build.id, self.finish_at_once)
+        return self.known[build.id]
+
+    async def cancel(self, build_id: int, reason: str) -> Build:
+        self._get(build_id)
+        if self.known[build_id].state is not BuildState.FINISHED:
+            self.finish(build_id, Result.CANCELLED, reason)
+        return self.known[build_id]
+
+    async def build(self, build_id: int) -> FakeDetails:
+        build = self._get(build_id)
+        return FakeDetails(build=build, runs=list(self.runs.get(build_id, [])), why=build.reason or "it waits for a worker")
+
+    async def builds(
+        self, *, states: Collection[BuildState] | None = None, builder: str | None = None, limit: int = 50
+    ) -> list[Build]:
+        found = [b for b in reversed(self.known.values()) if states is None or b.state in states]
+        return [b for b in found if builder is None or b.request.builder == builder][:limit]
+
+    def when_finished(self, build_id: int) -> Deferred[Build]:
+        if self._get(build_id).state is BuildState.FINISHED:
+            return succeed(self.known[build_id])
+        return self._wait(self.waiting, build_id)
+
+    def workers(self) -> list[FakeWorker]:
+        return self.worker_list
+
+    def health(self) -> list[FakeHealth]:
+        return self.health_list
+
+    async def history(self, worker: str, limit: int) -> list[FakeEntry]:
+        return self.entries.get(worker, [])[-limit:]
+
+    def builders(self) -> Mapping[str, object]:
+        return self.templates
+
+    async def request_for(
+        self,
+        builder: str,
+        properties: Mapping[str, Any],
+        labels: Mapping[str, str],
+        *,
+        priority: int | None = None,
+        timeout: float | None = None,
+    ) -> BuildRequest:
+        if properties.get("branch") == "missing":
+            raise ConfigError(f"builder {builder!r}: step 'checkout' needs property 'branch'; give it with -p branch=...")
+        return BuildRequest(
+            builder=builder,
+            steps=(Step(name="checkout", command=("git", "checkout")),),
+            requirements=Requirements(labels=labels),
+            properties=properties,
+            priority=priority or 0,
+            timeout=timeout or 3600.0,
+        )
+
+    async def log(self, build_id: int, run_id: int | None, offset: int) -> tuple[Sequence[LogLine], int, bool]:
+        self._get(build_id)
+        assert run_id is not None
+        lines = self.lines.get(run_id, [])
+        return lines[offset : offset + 100], min(len(lines), offset + 100), run_id in self.over
+
+    def when_logged(self, run_id: int) -> Deferred[None]:
+        return self._wait(self.listening, run_id)
+
+    # -- what the test calls
+
+    def store(self, request: BuildRequest | None = None) -> Build:
+        number = len(self.known) + 1
+        request = request or BuildRequest(builder="tests", steps=(Step(name="test", command="make test"),))
+        self.known[number] = Build(id=number, request=request, submitted_at=NOW + number)
+        return self.known[number]
+
+    def start_run(self, build_id: int, worker: str = "linux-1", attempt: int = 1) -> int:
+        run_id = 100 + sum(len(runs) for runs in self.runs.values())
+        run = Run(id=str(run_id), machine=worker, status=RunStatus.RUNNING, started_at=NOW + 5)
+        self.runs.setdefault(build_id, []).append(FakeRun(run=run, worker=worker, attempt=attempt))
+        self.known[build_id] = evolve(self.known[build_id], state=BuildState.RUNNING, started_at=NOW + 5, attempts=attempt)
+        return run_id
+
+    def log_line(self, run_id: int, text: str, stream: str = "stdout") -> None:
+        lines = self.lines.setdefault(run_id, [])
+        lines.append(LogLine(step_uuid="s1", line=len(lines), time=0.5, stream=stream, text=text))
+        self._fire(self.listening, run_id, None)
+
+    def end_run(self, build_id: int, status: RunStatus, exit_code: int | None = None) -> None:
+        for each in self.runs.get(build_id, []):
+            if not each.run.status.is_terminal:
+                each.run = evolve(each.run, status=status, exit_code=exit_code, ended_at=NOW + 9)
+                each.steps = [StepState(uuid="s1", name="test", status=StepStatus.SUCCESS, started_at=NOW + 5, ended_at=NOW + 9)]
+                self.over.add(int(each.run.id))
+                self._fire(self.listening, int(each.run.id), None)
+
+    def finish(self, build_id: int, result: Result, reason: str = "") -> None:
+        self.end_run(build_id, RunStatus.COMPLETED if result is Result.SUCCESS else RunStatus.FAILED, 0)
+        changed = evolve(self.known[build_id], state=BuildState.FINISHED, result=result, reason=reason, ended_at=NOW + 9)
+        self.known[build_id] = changed
+        self._fire(self.waiting, build_id, changed)
+
+    def break_store(self) -> None:
+        self.broken = StoreError("the disk is full; free some space")
+
+    def _get(self, build_id: int) -> Build:
+        if build_id not in self.known:
+            raise NotFound(f"there is no build {build_id}; see `latent builds`")
+        return self.known[build_id]
+
+    def _wait(self, waiters: list[tuple[int, Deferred[Any]]], key: int) -> Deferred[Any]:
+        def cancelled(_: Deferred[Any]) -> None:
+            self.cancelled_waits += 1
+            waiters[:] = [(k, d) for k, d in waiters if d is not waiting]
+
+        waiting: Deferred[Any] = Deferred(cancelled)
+        waiters.append((key, waiting))
+        return waiting
+
+    def _fire(self, waiters: list[tuple[int, Deferred[Any]]], key: int, result: Any) -> None:
+        due = [d for k, d in waiters if k == key]
+        waiters[:] = [(k, d) for k, d in waiters if k != key]
+        for waiting in due:
+            waiting.callback(result)
