@@ -17,10 +17,11 @@ from google.protobuf.message import DecodeError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from latent.controller.clock import Clock
 from latent.errors import ConfigError
 from latent.gateways.peer.handlers import Handlers
-from latent.gateways.peer.ports import Clock, Dispatcher, Sessions
-from latent.gateways.peer.refusal import Code, Refusal, refusal, stopping
+from latent.gateways.peer.ports import Dispatcher, Sessions
+from latent.gateways.peer.refusal import Code, Refusal, refusal, starting, stopping
 from latent.gateways.peer.tokens import Tokens
 from latent.wire import calls
 
@@ -68,12 +69,20 @@ class PeerGateway:
         # The one reference that keeps the port open (trap 3).
         self._server: grpc.aio.Server | None = None
         self._stopping = False
+        self._held = False
 
-    async def start(self) -> None:
-        """Listen. Raises ConfigError when that can't be done. The reactor must run."""
+    async def start(self, *, held: bool = False) -> None:
+        """Listen. Raises ConfigError when that can't be done. The reactor must run.
+
+        ``held``: until `open` is called, agents are told to try again: the sessions that they belong to are not back yet.
+        """
+        self._held = held
         check_free(self.bind)
         await Deferred.fromFuture(asyncio.ensure_future(self._start()))
         log.info("peer: listening on {bind}, port {port}", bind=self.bind, port=self.port)
+
+    def open(self) -> None:
+        self._held = False
 
     async def stop(self, grace: float = 5.0) -> None:
         """Stop listening; parked calls are answered at once, others have ``grace`` seconds. Idempotent."""
@@ -139,6 +148,8 @@ class PeerGateway:
     ) -> Any:
         if self._stopping:
             raise stopping()
+        if self._held:
+            raise starting()
         caller = None
         if handler is not None:
             metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}

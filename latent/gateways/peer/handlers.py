@@ -12,12 +12,13 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, TimeoutError
 
 from latent import __version__
+from latent.controller.clock import Clock
 from latent.errors import EnrolmentRefused, NotYourRun, ProtocolError
 from latent.gateways.peer import translate
 from latent.gateways.peer.bridge import Parked, carried_out
 from latent.gateways.peer.memory import Memory
 from latent.gateways.peer.payload import workflow
-from latent.gateways.peer.ports import Clock, Dispatcher, Session, Sessions
+from latent.gateways.peer.ports import Dispatcher, Session, Sessions
 from latent.gateways.peer.refusal import Code, Refusal, stopping
 from latent.gateways.peer.tokens import REFRESH_LEEWAY, Tokens
 from latent.model import LogLine, Outcome, Result, StepStatus
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 PROTOCOL = "peer"
 CAPACITY_LIMIT = 1000
+UUID_LIMIT = 64
 LEASE_LIMIT = calls.MAX_MESSAGE - 64 * 1024
 """Bytes of payload that fit into one message, with room for the rest of it."""
 
@@ -185,9 +187,8 @@ class Handlers:
     async def update(self, caller: Caller, request: pb.UpdateRequest) -> pb.Empty:
         run_id = translate.run_id(request.id)
         uuid = request.state.step_uuid
-        owner = self._dispatcher.run_of_step(caller.session, uuid)
-        if owner != run_id:
-            raise ProtocolError(f"step {uuid[:64]!r} is not a step of run {run_id}")
+        if self._run_of_step(caller.session, uuid) != run_id:
+            raise ProtocolError(f"step {uuid[:UUID_LIMIT]!r} is not a step of run {run_id}")
         memory = self._memory.of(run_id)
         state = translate.step_state(request.state, memory.name_of(uuid), self._clock.seconds())
         if state.status is StepStatus.RUNNING and uuid not in memory.steps:
@@ -203,17 +204,23 @@ class Handlers:
         by_run: dict[int, list[LogLine]] = {}
         unknown = ""
         for entry in request.logEntries:
-            run_id = self._dispatcher.run_of_step(caller.session, entry.step_uuid)
+            run_id = self._run_of_step(caller.session, entry.step_uuid)
             if run_id is None:
-                unknown = entry.step_uuid[:64] or "(empty)"
+                unknown = entry.step_uuid[:UUID_LIMIT] or "(empty)"
             else:
                 by_run.setdefault(run_id, []).append(translate.log_line(entry))
+        refused = None
         for run_id, lines in by_run.items():
             memory = self._memory.of(run_id)
-            async with memory.logging:
-                for part in translate.batches(memory.unseen(lines)):
-                    await carried_out(self._dispatcher.logged(caller.session, run_id, part))
-                    memory.stored(part)
+            try:
+                async with memory.logging:
+                    for part in translate.batches(memory.unseen(lines)):
+                        await carried_out(self._dispatcher.logged(caller.session, run_id, part))
+                        memory.stored(part)
+            except NotYourRun as error:
+                refused = error
+        if refused is not None:
+            raise refused
         if unknown:
             raise Refusal(Code.NOT_FOUND, f"step {unknown} belongs to no run of this session")
         return pb.Empty()
@@ -241,6 +248,16 @@ class Handlers:
 
     # --- the rest ------------------------------------------------------------------------------------------------------------
 
+    def _run_of_step(self, session: Session, uuid: str) -> int | None:
+        """The dispatcher's answer, or None for what can't be a step whatever it says."""
+        if len(uuid) > UUID_LIMIT:
+            return None
+        run_id = self._dispatcher.run_of_step(session, uuid)
+        if run_id is None or run_id >= translate.INT64:
+            return None
+        memory = self._memory.known(run_id)
+        return run_id if memory is None or memory.may_have(uuid) else None
+
     def _refuse_finished(self, run_id: int, call: str) -> None:
         memory = self._memory.known(run_id)
         if memory is not None and memory.finished_at is not None:
@@ -248,7 +265,7 @@ class Handlers:
 
     async def _park(self, session: Session, deferred: Deferred[T]) -> T | None:
         """Its result, or None when that took longer than an answer may."""
-        deferred.addTimeout(self._longest_wait, self._clock)  # type: ignore[arg-type]  # it needs callLater and no more
+        deferred.addTimeout(self._longest_wait, self._clock)
         parked = Parked(deferred)
         self._parked.add(parked)
         try:

@@ -33,6 +33,10 @@ class RunMemory:
                     return step.name
         return ""
 
+    def may_have(self, uuid: str) -> bool:
+        """Whether ``uuid`` can be a step of the run, as far as is known."""
+        return self.lease is None or any(uuid == known for known, _ in self.lease.steps)
+
     def is_news(self, state: StepState) -> bool:
         """False for an update that repeats or falls behind what is known: it was sent again, or overtaken."""
         known = self.steps.get(state.uuid)

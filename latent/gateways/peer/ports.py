@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 
 from latent.model import JSON, Lease, LogLine, Outcome, StepState
 
 Answer = Coroutine[Deferred[Any], Any, Any]
-
-
-class Clock(Protocol):
-    """POSIX seconds, and timers."""
-
-    def seconds(self) -> float: ...
-
-    def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> IDelayedCall: ...
 
 
 class Session(Protocol):

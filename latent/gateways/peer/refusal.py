@@ -29,6 +29,10 @@ def stopping() -> Refusal:
     return Refusal(Code.UNAVAILABLE, "the controller is stopping; try again")
 
 
+def starting() -> Refusal:
+    return Refusal(Code.UNAVAILABLE, "the controller is starting; try again")
+
+
 def refusal(error: BaseException, call: str) -> Refusal:
     """The status for an error that ``call`` raised. To be called while it is handled: one that nobody
     foresaw is logged with its traceback and named no further."""
