@@ -110,6 +110,10 @@ class AbstractLatentWorker(AbstractWorker):
         """Everything at the provider that carries our tags, other workers' and other controllers' too: `ListedInstance`."""
         return ()
 
+    def list_scope(self) -> str:
+        """What `list_instances` looks at (an account, a host): workers of a class that say the same share one call of it."""
+        return self.name
+
     def destroy_instance(self, handle: JSON) -> Any:
         """Destroy the instance of ``handle``; idempotent, and it is confirmed to be gone when this answers."""
         raise PluginError(f"{qualified(type(self))} has no destroy_instance; make sure by hand that {shown(handle)} is gone")

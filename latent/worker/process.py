@@ -170,6 +170,9 @@ class ProcessLatentWorker(AbstractLatentWorker):
         self._handle = found
         return True
 
+    def list_scope(self) -> str:
+        return "this machine"
+
     async def list_instances(self) -> list[ListedInstance]:
         return instances.listed(await self._host().table.get(), self._base())
 

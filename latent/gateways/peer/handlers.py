@@ -265,7 +265,7 @@ class Handlers:
 
     async def _park(self, session: Session, deferred: Deferred[T]) -> T | None:
         """Its result, or None when that took longer than an answer may."""
-        deferred.addTimeout(self._longest_wait, self._clock)
+        deferred.addTimeout(self._longest_wait, self._clock)  # type: ignore[arg-type]  # it needs callLater and no more
         parked = Parked(deferred)
         self._parked.add(parked)
         try:
