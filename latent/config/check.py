@@ -6,15 +6,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
-from latent.config import values
+from latent.config import database, values
 from latent.config.builder import COMMAND, Builder
 from latent.config.lines import Path
 from latent.config.mistakes import Mistake, explain
 from latent.config.serving import cannot_serve
-from latent.config.settings import DATABASE, Config, Limits, Peer, Www
+from latent.config.settings import Config, Limits, Peer, Www
 from latent.config.source import Faulty, Source
 from latent.errors import ConfigError
 from latent.worker.base import AbstractWorker
@@ -79,18 +76,25 @@ class _Checker:
         self._c: Mapping[Any, Any] = {}
 
     def config(self) -> Config:
+        mistakes = self._source.mistakes
+        so_far = len(mistakes)
         self._c = self._root()
-        self._keys()
         workers = self._workers()
+        workers_known = self._source.workers_known and len(mistakes) == so_far
         builders = self._builders()
+        if workers_known:
+            self._all_served(workers, builders)
+        self._keys()
+        so_far = len(mistakes)
         peer = Peer(**self._section("protocols", "peer"))
         www = self._www()
+        if len(mistakes) == so_far:
+            self._addresses(peer, www)
         db_url = self._database()
         limits = Limits(**self._section("limits"))
         title = self._plain("title", values.text, "latent")
         journal_days = self._plain("journal_days", or_none(_days), 30.0)
-        self._together(workers, builders, peer, www)
-        if self._source.mistakes:
+        if mistakes:
             raise ConfigError([])
         return Config(
             path=self._source.path,
@@ -182,25 +186,8 @@ class _Checker:
         return None
 
     def _database(self) -> str:
-        url = self._section("db").get("url", f"sqlite:///{DATABASE}")
-        return str(self._value(("db", "url"), url, self._url, ""))
-
-    def _url(self, subject: str, text: str) -> str:
-        remedy = f"write 'sqlite:///{DATABASE}' or 'postgresql+psycopg://USER@HOST/DATABASE'"
-        try:
-            url = make_url(text)
-            backend = url.get_backend_name()
-        except (ArgumentError, ValueError):  # the text is not shown: it may hold a password
-            raise ConfigError(f"{subject} is no database URL; {remedy}") from None
-        if backend not in ("sqlite", "postgresql"):
-            raise ConfigError(f"{subject} names a database of kind {backend!r}, which latent can't use; {remedy}")
-        if backend == "sqlite":
-            if url.database in (None, "", ":memory:"):
-                raise ConfigError(f"{subject} is a database in memory, which forgets its instances at a restart; {remedy}")
-            url = url.set(database=str(self._source.path.parent / str(url.database)))
-        elif not url.database:
-            raise ConfigError(f"{subject} does not name a database; {remedy}")
-        return url.render_as_string(hide_password=False)
+        url = self._section("db").get("url", database.DEFAULT)
+        return str(self._value(("db", "url"), url, partial(database.checked_url, directory=self._source.path.parent), ""))
 
     def _elements(self, key: str, example: str) -> list[tuple[int, Any]]:
         """(line, element) of a list in ``c``, without those that are known to be faulty."""
@@ -263,10 +250,18 @@ class _Checker:
         else:
             found[name] = (line, element)
 
-    def _together(
-        self, workers: Mapping[str, AbstractWorker], builders: Mapping[str, Builder], peer: Peer, www: Www | None
-    ) -> None:
-        """What is right by itself and wrong together. What is not right by itself would only lead to wrong conclusions here."""
+    def _all_served(self, workers: Mapping[str, AbstractWorker], builders: Mapping[str, Builder]) -> None:
+        """Only if each worker is right by itself: one that is not may be the one that is looked for."""
+        if not workers:
+            remedy = "write c['workers'] = [worker.ProcessLatentWorker('w1')]"
+            self._note(("workers",), f"no workers are declared, so nothing can run; {remedy}")
+            return
+        for name, builder in builders.items():
+            for message in cannot_serve(builder, workers):
+                self._source.mistakes.append(Mistake(self._builder_lines[name], message))
+
+    def _addresses(self, peer: Peer, www: Www | None) -> None:
+        """What is right by itself and wrong together."""
         if peer.interface in ("0.0.0.0", "::") and peer.advertise is None:  # noqa: S104  it is compared, not bound
             remedy = "add 'advertise': 'HOST:PORT', the address that instances can reach"
             message = f"c['protocols']['peer'] listens on all networks, and agents can't be told where to come; {remedy}"
@@ -278,15 +273,6 @@ class _Checker:
         if www is not None and www.port and www.port == peer.port:
             message = f"c['www'] and c['protocols']['peer'] both have port {www.port}; give one of them another"
             self._note(("www", "port"), message)
-        if self._source.mistakes:
-            return
-        if not workers:
-            remedy = "write c['workers'] = [worker.ProcessLatentWorker('w1')]"
-            self._note(("workers",), f"no workers are declared, so nothing can run; {remedy}")
-            return
-        for name, builder in builders.items():
-            for message in cannot_serve(builder, workers):
-                self._source.mistakes.append(Mistake(self._builder_lines[name], message))
 
 
 def _days(subject: str, value: Any) -> float:

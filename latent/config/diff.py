@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import asdict, astuple, frozen
-from sqlalchemy.engine import make_url
 
 from latent.config.builder import Builder
+from latent.config.database import without_password
 from latent.config.settings import Config
 from latent.worker.declaration import Declaration
 
@@ -122,7 +122,7 @@ def _settings(old: Config, new: Config) -> list[Change]:
     changes: list[Change] = [SettingChanged(key, live[key], value) for key, value in _live(new).items() if live[key] != value]
     changes += [RestartNeeded(key, fixed[key], value) for key, value in _fixed(new).items() if fixed[key] != value]
     if old.db_url != new.db_url:
-        changes.append(RestartNeeded("db.url", _without_password(old.db_url), _without_password(new.db_url)))
+        changes.append(RestartNeeded("db.url", without_password(old.db_url), without_password(new.db_url)))
     return changes
 
 
@@ -145,11 +145,6 @@ def _fixed(config: Config) -> dict[str, Any]:
         "www.port": None if config.www is None else config.www.port,
         "www.interface": None if config.www is None else config.www.interface,
     }
-
-
-def _without_password(url: str) -> str:
-    known = make_url(url).difference_update_query(("password", "sslpassword"))
-    return known.render_as_string(hide_password=True)
 
 
 def _builder(builder: Builder) -> Declaration:

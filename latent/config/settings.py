@@ -10,9 +10,6 @@ from attrs import field, frozen
 from latent.config.builder import Builder
 from latent.worker.base import AbstractWorker
 
-DATABASE = "state/latent.sqlite"
-"""Where the store is when ``c["db"]`` does not say, beside master.cfg."""
-
 
 @frozen(kw_only=True)
 class Peer:

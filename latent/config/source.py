@@ -66,7 +66,7 @@ class Source:
     """What came of running the file.
 
     ``preset`` is the `c` that the file found. ``where`` knows the lines of what stands in the file, ``lines`` those where
-    each worker and builder was made, by its ``id()``.
+    each worker and builder was made, by its ``id()``. ``workers_known``: nothing went wrong that may have cost a worker.
     """
 
     path: Path
@@ -75,6 +75,7 @@ class Source:
     namespace: dict[str, Any]
     mistakes: list[Mistake] = field(factory=list)
     lines: dict[int, int] = field(factory=dict)
+    workers_known: bool = True
     _kept: list[object] = field(factory=list)  # what is in `lines`, so that no id() is used again
 
     def made(self, thing: object, line: int) -> None:
@@ -99,6 +100,9 @@ class Guard:
             return function
 
         def construct(*args: Any, **kwargs: Any) -> Any:
+            given = (*args, *kwargs.values())
+            if function is Builder:
+                args, kwargs = _with_steps(args, kwargs)
             if any(map(_is_faulty, (*args, *kwargs.values()))):
                 return Faulty()
             line = sys._getframe(1).f_lineno
@@ -106,9 +110,10 @@ class Guard:
                 made = function(*args, **kwargs)
             except Exception as error:
                 self._source.mistakes += explain(error, self._source.path, line=line, made=function)
+                self._source.workers_known &= not issubclass(function, AbstractWorker)
                 return Faulty()
             self._source.made(made, line)
-            return made
+            return Faulty() if any(map(_is_faulty, given)) else made
 
         return construct
 
@@ -118,6 +123,7 @@ class Guard:
         except Exception as error:
             if not self._consequence(frozenset(names)):
                 self._source.mistakes += explain(error, self._source.path)
+            self._source.workers_known = False
             return Faulty()
 
     def run(self, statement: ast.stmt, code: CodeType) -> None:
@@ -128,6 +134,7 @@ class Guard:
         except (Exception, SystemExit) as error:
             if not self._consequence(loaded_names(statement)):
                 self._source.mistakes += explain(error, self._source.path, around=statement.lineno)
+            self._source.workers_known = False
             keys = settings_of(statement)
             for name in bound_names(statement):
                 namespace[name] = Faulty()
@@ -141,6 +148,17 @@ class Guard:
 
 def _is_faulty(value: Any) -> bool:
     return isinstance(value, Faulty) or (isinstance(value, list | tuple) and any(isinstance(part, Faulty) for part in value))
+
+
+def _with_steps(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A builder's arguments with a harmless step in the place of each faulty one, so that the rest can still be checked."""
+
+    def mended(steps: Any) -> Any:
+        return ["true" if isinstance(step, Faulty) else step for step in steps] if isinstance(steps, list | tuple) else steps
+
+    return (*args[:1], *map(mended, args[1:2]), *args[2:]), {
+        name: mended(value) if name == "steps" else value for name, value in kwargs.items()
+    }
 
 
 def run(path: Path) -> Source:

@@ -266,6 +266,7 @@ def test_all_at_once(master_cfg: Callable[[str], Path]) -> None:
             Builder("a", []),  #!
             Builder("b", [Step("")]),  #!
             Builder("c", ["true"], priority="x", timeout=0),  #!!
+            Builder("d", [Step("x", env=5), "true"], labels=3),  #!!
         ]
         c["limits"] = {
             "max_instances": 0,  #!
@@ -300,6 +301,20 @@ def test_a_wrong_worker_does_not_make_its_builder_wrong(master_cfg: Callable[[st
     path = master_cfg("""
         c["workers"] = [Worker("a", "x"), Worker("b", "x", max_bilds=1)]  #!
         c["builders"] = [Builder("b", ["true"], workernames=["b"])]
+    """)
+    assert [line for line, _, _ in mistakes(path)] == marked(path)
+
+
+def test_no_mistake_hides_that_nobody_serves_a_builder(master_cfg: Callable[[str], Path]) -> None:
+    """Workers that are all right are held against the builders whatever else is wrong."""
+    path = master_cfg("""
+        c["workers"] = [Worker("a", "x")]
+        c["builders"] = [
+            Builder("b", ["true"], workernames=["q"]),  #!
+            Builder("c", [Step("x", timeout="5")]),  #!
+        ]
+        c["title"] = 5  #!
+        c["protocols"] = {"peer": {"interface": "0.0.0.0", "advertise": "host"}}  #!
     """)
     assert [line for line, _, _ in mistakes(path)] == marked(path)
 
