@@ -15,7 +15,9 @@ started is not the test's.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import inspect
 import logging
 import os
 import threading
@@ -28,11 +30,16 @@ import psutil
 import pytest
 import pytest_twisted
 from twisted.internet import task
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-GRACE = 2.0
+GRACE = float(os.environ.get("LATENT_TEST_GRACE", "2"))
 """Seconds that a process or a thread which is about to end gets for it."""
+
+LIMIT = float(os.environ.get("LATENT_TEST_LIMIT", "300"))
+"""Seconds that an asynchronous test may take."""
 
 MARK_NAME, MARK = "LATENT_TEST_RUN", uuid.uuid4().hex
 
@@ -44,6 +51,7 @@ _REACTOR_THREADS = ("PoolThread-twisted.internet.reactor", "asyncio_")
 _TRACKER = "multiprocessing.resource_tracker"
 
 
+@implementer(ILogObserver)
 class LoggedErrors(logging.Handler):
     """Collects what Twisted's log and asyncio's log have to say of errors."""
 
@@ -104,6 +112,35 @@ def leaves_nothing_behind() -> Iterator[LoggedErrors]:
         pytest.fail("The test left behind:\n" + "\n".join(f"- {one}" for one in found), pytrace=False)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[Any]:
+    """Give an asynchronous test a deadline, so that one that waits for what never comes fails and the rest goes on."""
+    test = pyfuncitem.obj
+    if not hasattr(test, "hypothesis"):
+        pyfuncitem.obj = _limited(test)
+    try:
+        return (yield)
+    finally:
+        pyfuncitem.obj = test
+
+
+def _limited(test: Callable[..., Any]) -> Callable[..., Any]:
+    from twisted.internet import reactor
+
+    @functools.wraps(test)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        result = test(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            result = Deferred.fromCoroutine(result)
+        if isinstance(result, Deferred):
+            result.addTimeout(
+                LIMIT, reactor, lambda _, limit: Failure(AssertionError(f"the test did not end within {limit:.0f} s"))
+            )
+        return result
+
+    return limited
+
+
 @pytest.fixture
 def flush_logged_errors(leaves_nothing_behind: LoggedErrors) -> Callable[..., list[Failure]]:
     """`flush_logged_errors(*types)`: the failures of these types (all, if none is given) logged so far, now forgiven.
@@ -139,7 +176,7 @@ def _delayed_calls(reactor: Any, before: set[Any]) -> list[str]:
 
 
 def _left_processes(before: set[int]) -> list[str]:
-    left = [process for process in map(_ours, set(psutil.pids()) - before) if process is not None]
+    left = [process for pid in set(psutil.pids()) - before if (process := _left_process(pid, before)) is not None]
     if left:
         _, left = psutil.wait_procs(left, timeout=GRACE)
     found = []
@@ -153,19 +190,27 @@ def _left_processes(before: set[int]) -> list[str]:
     return found
 
 
-def _ours(pid: int) -> psutil.Process | None:
-    """The process, if this one or a process started by it has started it: it descends from this one, or it bears the mark."""
+def _left_process(pid: int, before: set[int]) -> psutil.Process | None:
+    """The new process, if the test started it: it descends from this process, or bears the mark.
+
+    One that descends from a process of a wider fixture (a connection of a database server, say) is that fixture's.
+    """
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
-        if _descends(process) or _marked(process):
-            return None if any(_TRACKER in word for word in process.cmdline()) else process
+        ancestors = _ancestors(process)
+        mine = any(ancestor.pid == os.getpid() for ancestor in ancestors)
+        if not mine and not _marked(process):
+            return None
+        if any(ancestor.pid in before and _marked(ancestor) for ancestor in ancestors):
+            return None
+        return None if any(_TRACKER in word for word in process.cmdline()) else process
     return None
 
 
-def _descends(process: psutil.Process) -> bool:
+def _ancestors(process: psutil.Process) -> list[psutil.Process]:
     with contextlib.suppress(psutil.Error):
-        return any(parent.pid == os.getpid() for parent in process.parents())
-    return False  # a parent ended while we looked
+        return process.parents()
+    return []  # a parent ended while we looked
 
 
 def _marked(process: psutil.Process) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -17,11 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFTEST = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from tests.house.guards import collected_garbage, flush_logged_errors, leaves_nothing_behind
+from tests.house.guards import collected_garbage, flush_logged_errors, leaves_nothing_behind, pytest_pyfunc_call
 """
 
 HEADER = """
-import asyncio, subprocess, threading
+import asyncio, sys, subprocess, threading
 import pytest, pytest_twisted
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
@@ -107,7 +108,7 @@ LEAVING = {
     "a_thread": (
         """
         def test_a_thread():
-            threading.Thread(target=threading.Event().wait, args=(4,), name="forgotten").start()
+            threading.Thread(target=threading.Event().wait, args=(2,), name="forgotten").start()
         """,
         "a thread: forgotten",
     ),
@@ -147,7 +148,32 @@ CLEAN = {
                 yield process
                 process.kill()
         """,
+    "what_it_starts_is_its_own_too": """
+        def test_what_it_starts_is_its_own_too(forking):
+            forking.stdin.write(b"go\\n")
+            forking.stdin.close()
+            assert forking.stdout.readline() == b"started\\n"
+
+        @pytest.fixture(scope="module")
+        def forking():
+            shell = "read go; sleep 0.1; setsid sleep 324 >/dev/null & echo started; wait"
+            with subprocess.Popen(["sh", "-c", shell], stdin=-1, stdout=-1, start_new_session=True) as process:
+                yield process
+                for child in __import__("psutil").Process(process.pid).children():
+                    child.kill()
+        """,
 }
+
+
+WAITING = """
+@pytest_twisted.ensureDeferred
+async def test_waits():
+    await Deferred()
+
+@pytest_twisted.inlineCallbacks
+def test_waits_as_a_generator():
+    yield Deferred()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -156,12 +182,13 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     directory = tmp_path_factory.mktemp("planted")
     tests = [text for text, _ in LEAVING.values()] + list(CLEAN.values())
     directory.joinpath("conftest.py").write_text(CONFTEST)
-    directory.joinpath("test_planted.py").write_text(HEADER + "".join(textwrap.dedent(text) for text in tests))
+    directory.joinpath("test_planted.py").write_text(HEADER + WAITING + "".join(textwrap.dedent(text) for text in tests))
     options = ["--reactor=asyncio", "-p", "no:cacheprovider", "--rootdir=.", "--junitxml=report.xml"]
     command = [sys.executable, "-m", "pytest", *options, "test_planted.py"]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
+    env = {**os.environ, "LATENT_TEST_LIMIT": "2", "LATENT_TEST_GRACE": "0.5"}
+    done = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
-    said = dict.fromkeys([*LEAVING, *CLEAN], "")
+    said = dict.fromkeys([*LEAVING, *CLEAN, "waits", "waits_as_a_generator"], "")
     for case in ElementTree.parse(directory / "report.xml").iter("testcase"):
         said[case.attrib["name"].removeprefix("test_")] += "".join(str(one.text) for one in case)
     return said
@@ -178,6 +205,12 @@ def test_what_a_test_leaves_behind_fails_it(outcomes: Mapping[str, str], name: s
 def test_nothing_else_fails_a_test(outcomes: Mapping[str, str], name: str) -> None:
     """What ends by itself, is expected, or belongs to the reactor or to a wider fixture is no matter."""
     assert outcomes[name] == ""
+
+
+def test_a_test_that_waits_for_ever_fails(outcomes: Mapping[str, str]) -> None:
+    """What never comes ends one test, with the place where it waited, and not the run."""
+    for name in ("waits", "waits_as_a_generator"):
+        assert "the test did not end within 2 s" in outcomes[name]
 
 
 @pytest.mark.usefixtures("outcomes")
