@@ -126,9 +126,17 @@ def find(marker: str, directory: Path) -> Handle | None:
 
 
 def runs(handle: Handle) -> bool:
-    """Whether the agent of the handle runs, as that instance (Note [Same process] in `latent.worker.processes`)."""
+    """Whether the agent of the handle runs, as that instance."""
     seen = processes.look(handle.pid)
-    return seen is not None and seen.born == handle.born and seen.marker in (handle.instance, "")
+    return seen is not None and is_agent(seen, handle)
+
+
+def is_agent(seen: Seen, handle: Handle) -> bool:
+    """Whether a process is the agent of the handle (Note [Same process] in `latent.worker.processes`)."""
+    if (seen.pid, seen.born) != (handle.pid, handle.born):
+        return False
+    # A program that was started in the agent's place may have cleared its environment: our own child is known without it.
+    return seen.marker == handle.instance or not seen.readable or children.has(seen.pid, seen.born)
 
 
 def check(handle: Handle) -> tuple[bool, str]:

@@ -51,12 +51,18 @@ class Host:
             found = cls._hosts[id(reactor)] = cls(reactor)
         return found
 
-    async def end(self, marker: str, grace: float) -> tuple[Seen, ...]:
+    async def end(self, marker: str, agent: Handle | None, grace: float) -> tuple[Seen, ...]:
         """End an instance: SIGTERM, ``grace`` seconds, SIGKILL, until no process of it is left. Returns those that were ended.
 
         InstanceRemains if some don't go.
         """
-        family = processes.family(await self.table.get(), marker)
+
+        async def look() -> tuple[Seen, ...]:
+            table = await self.table.get()
+            known = [seen.pid for seen in table if agent is not None and instances.is_agent(seen, agent)]
+            return processes.family(table, marker, known)
+
+        family = await look()
         ended = set(family)
         left = family
         if family:
@@ -67,7 +73,7 @@ class Host:
             left = await self.threads.run(processes.wait, left, seconds, adopt=discard)
         for _ in range(KILL_ROUNDS):
             # Looked at again even when all are gone: one may have started another while it was ending.
-            family = tuple({*left, *processes.family(await self.table.get(), marker)})
+            family = tuple({*left, *await look()})
             if not family:
                 return tuple(ended)
             ended |= set(family)
@@ -149,8 +155,9 @@ class ProcessLatentWorker(AbstractLatentWorker):
     async def stop_instance(self, fast: bool = False) -> None:
         if self.enrolment is None:
             return
+        grace = min(FAST_GRACE, self.stop_grace) if fast else self.stop_grace
         directory = Path(self._handle.dir) if self._handle else self._directory()
-        self.log_tail = await self._end(self._marker(), directory, min(FAST_GRACE, self.stop_grace) if fast else self.stop_grace)
+        self.log_tail = await self._end(self._marker(), self._handle, directory, grace)
         self._handle = None
 
     async def check_instance(self) -> tuple[bool, str]:
@@ -178,7 +185,7 @@ class ProcessLatentWorker(AbstractLatentWorker):
 
     async def destroy_instance(self, handle: JSON) -> None:
         found = Handle.from_json(handle)
-        await self._end(found.instance, Path(found.dir), FAST_GRACE)
+        await self._end(found.instance, found, Path(found.dir), FAST_GRACE)
 
     # --- inside --------------------------------------------------------------------------------------------------------------
 
@@ -222,15 +229,15 @@ class ProcessLatentWorker(AbstractLatentWorker):
         self._kept = Host.of(self.reactor)
         return self._kept
 
-    async def _end(self, marker: str, directory: Path, grace: float) -> str:
+    async def _end(self, marker: str, agent: Handle | None, directory: Path, grace: float) -> str:
         """End the processes, then remove the directory. Returns the tail of the agent's log."""
         host = self._host()
-        ended = await host.end(marker, grace)
+        ended = await host.end(marker, agent, grace)
         return await host.threads.run(instances.clean_up, marker, directory, ended, adopt=discard)
 
     def _came_late(self, handle: Handle) -> None:
         """The start was cancelled; whoever cancelled it may have looked for the processes before there were any."""
-        ending = Deferred.fromCoroutine(self._end(handle.instance, Path(handle.dir), FAST_GRACE))
+        ending = Deferred.fromCoroutine(self._end(handle.instance, handle, Path(handle.dir), FAST_GRACE))
         ending.addErrback(lambda f: log.failure("{instance} came late and could not be ended", f, instance=handle.instance))
 
 

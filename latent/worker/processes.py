@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -28,12 +28,19 @@ MARKER = "LATENT_INSTANCE"
 
 DIRECTORY = "LATENT_INSTANCE_DIR"
 
+SETTLING = 100
+"""How often a process is looked at, a millisecond apart, that is just being replaced by exec(): for a moment it has no
+environment, also after whoever started it has been told that it runs."""
+
 _DEAD = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 
 @frozen
 class Seen:
-    """A process as it was looked at. ``born`` tells it from later ones of the same pid; ``created`` is in POSIX seconds."""
+    """A process as it was looked at. ``born`` tells it from later ones of the same pid; ``created`` is in POSIX seconds.
+
+    ``readable``: whether its environment could be read, so that an empty ``marker`` says something.
+    """
 
     pid: int
     parent: int
@@ -42,6 +49,7 @@ class Seen:
     created: float
     marker: str = ""
     directory: str = ""
+    readable: bool = True
 
 
 @frozen
@@ -53,20 +61,28 @@ class _Stat:
 
 
 def look(pid: int) -> Seen | None:
-    """The process, or None if it is gone (a zombie is) or may not be looked at."""
-    stat = _stat(pid)
-    if stat is None or not stat.alive:
-        return None
-    try:
-        process = psutil.Process(pid)
-        created = process.create_time()
-        environment = process.environ()
-    except psutil.AccessDenied:
-        environment = {}
-    except (psutil.Error, OSError):
-        return None
-    marker, directory = environment.get(MARKER, ""), environment.get(DIRECTORY, "")
-    return Seen(pid, stat.parent, stat.session, stat.born, created, marker, directory)
+    """The process, or None if it is gone (a zombie is). One that may not be looked at has no marker."""
+    for _ in range(SETTLING):
+        stat = _stat(pid)
+        if stat is None or not stat.alive:
+            return None
+        readable, created = True, 0.0
+        try:
+            process = psutil.Process(pid)
+            created = process.create_time()
+            environment = process.environ()
+            # Session 0 is the kernel's own threads, which have neither environment nor arguments.
+            settled = bool(environment) or stat.session == 0 or bool(process.cmdline())
+        except psutil.AccessDenied:
+            environment, readable, settled = {}, False, True
+        except (psutil.Error, OSError):
+            return None
+        marker, directory = environment.get(MARKER, ""), environment.get(DIRECTORY, "")
+        seen = Seen(pid, stat.parent, stat.session, stat.born, created, marker, directory, readable)
+        if settled:
+            return seen
+        wait((seen,), 0.001)
+    return seen
 
 
 def snapshot() -> tuple[Seen, ...]:
@@ -75,13 +91,15 @@ def snapshot() -> tuple[Seen, ...]:
     return tuple(seen for pid in psutil.pids() if (seen := look(pid)) is not None)
 
 
-def family(processes: Iterable[Seen], marker: str) -> tuple[Seen, ...]:
+def family(processes: Iterable[Seen], marker: str, known: Collection[int] = ()) -> tuple[Seen, ...]:
     """All processes of an instance: those that carry the marker, what descends from them, and what is in their sessions.
+
+    ``known``: pids that belong to it for another reason.
 
     The last two find what was started with an empty environment. Ourselves and our ancestors are never among them.
     """
     everything = {process.pid: process for process in processes}
-    mine = {pid for pid, process in everything.items() if process.marker == marker}
+    mine = {pid for pid, process in everything.items() if process.marker == marker or pid in known}
     parents: dict[int, list[Seen]] = {}
     for process in everything.values():
         parents.setdefault(process.parent, []).append(process)
@@ -170,17 +188,23 @@ class Children:
                 start_new_session=True,
                 close_fds=True,
             )
-        # It can't be gone: nobody but `reap` could have reaped it, and that does not know it yet.
+        # It can't be gone without a trace: nobody but `reap` could reap it, and that does not know it yet.
         stat = _stat(child.pid)
         born = stat.born if stat is not None else 0.0
         with self._lock:
             self._children[child.pid, born] = child
-        return Seen(child.pid, os.getpid(), child.pid, born, time.time())
+        # From here on a scan finds it by its marker.
+        return look(child.pid) or Seen(child.pid, os.getpid(), child.pid, born, time.time())
 
     def reap(self) -> None:
         with self._lock:
             for child in self._children.values():
                 child.poll()
+
+    def has(self, pid: int, born: float) -> bool:
+        """Whether it is one of them."""
+        with self._lock:
+            return (pid, born) in self._children
 
     def exit_code(self, pid: int, born: float) -> int | None:
         """How a child ended, negative for a signal; None if it has not, or is not ours."""
