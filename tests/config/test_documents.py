@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import inspect
 import re
 from collections.abc import Callable
@@ -23,31 +24,21 @@ from tests.config.conftest import marked, mistakes
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "config.md").read_text()
 
-ENTRY_POINTS = {
-    "latent.worker": {
-        "Worker": "latent.worker.base:Worker",
-        "ProcessLatentWorker": "latent.worker.process:ProcessLatentWorker",
-        "Missing": "a_module_that_nobody_has:Plugin",
-    },
-    "latent.util": {
-        "Builder": "latent.config.builder:Builder",
-        "Step": "latent.config.builder:Step",
-        "Property": "latent.worker.properties:Property",
-        "Interpolate": "latent.worker.properties:Interpolate",
-        "renderer": "latent.worker.properties:renderer",
-    },
-}
+
+def declared(group: str) -> list[EntryPoint]:
+    """The entry points of setup.cfg, and one whose module is not there."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    lines = parser["options.entry_points"][group].strip().splitlines()
+    points = [EntryPoint(*(part.strip() for part in line.split("=")), group) for line in lines]
+    return [*points, EntryPoint("Missing", "a_module_that_nobody_has:Plugin", group)]
 
 
 @pytest.fixture
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The namespaces have latent's own plugins, whatever is installed where the tests run."""
-
-    def points(group: str) -> list[EntryPoint]:
-        return [EntryPoint(name, value, group) for name, value in ENTRY_POINTS[group].items()]
-
-    monkeypatch.setattr(plugins, "worker", plugins.Namespace("latent.worker", lambda plugin: None, points))
-    monkeypatch.setattr(plugins, "util", plugins.Namespace("latent.util", lambda plugin: None, points))
+    monkeypatch.setattr(plugins, "worker", plugins.Namespace("latent.worker", lambda plugin: None, declared))
+    monkeypatch.setattr(plugins, "util", plugins.Namespace("latent.util", lambda plugin: None, declared))
 
 
 def table(heading: str) -> dict[str, str]:
