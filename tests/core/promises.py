@@ -179,6 +179,10 @@ def _going(before: State, event: ev.Event, after: State, actions: tuple[ev.Actio
             case ev.TimedOut(timer) if timer is call.hook and call.cancelled and before.attempt not in condemned:
                 promise = Promise.LATE if timer is Timer.START else Promise.FAILED_STOP
                 raise Broken(promise, f"{timer.value}_instance was given up and nobody destroys what it leaves")
+            case ev.Started(a) | ev.StartFailed(a) if _awaits(before, Timer.START, a) and after == before:
+                raise Broken(Promise.STUCK, "start_instance answers and nothing comes of it")
+            case ev.Stopped(a) | ev.StopFailed(a) if _awaits(before, Timer.STOP, a) and after == before:
+                raise Broken(Promise.STUCK, "stop_instance answers and nothing comes of it")
             case ev.TimedOut(timer) if timer is call.hook and getattr(after, "call", None) == call:
                 raise Broken(Promise.HUNG, f"the {timer.value} deadline passes and nothing comes of it")
     match event:

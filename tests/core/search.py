@@ -164,14 +164,17 @@ class Search:
         outside = tuple(a for a in reaction.actions if a not in written)
         for condemn in written:
             world = perform(world, condemn, event)
+        crashes: list[Arc] = []
         for done, action in enumerate(outside):
             if isinstance(action, ev.StartInstance | ev.StopInstance | ev.Condemn):
                 text = f"{move.text}; the controller dies before {type(action).__name__}"
+                begun = (*written, *outside[:done])
                 for after in crash(world):
-                    yield Arc(text, event, (*written, *outside[:done]), reaction.builds, *self._place(reaction.state, after))
+                    crashes.append(Arc(text, event, begun, reaction.builds, *self._place(reaction.state, after)))
             world = perform(world, action, event)
         world, numbers = close(self._facts[number], self._facts[reaction.state], reaction.raw, event, world, self.olds)
         yield Arc(move.text, event, reaction.actions, reaction.builds, numbers, (reaction.state, world))
+        yield from crashes
 
     def _place(self, number: int, world: World) -> tuple[tuple[int, ...], Node]:
         world, numbers = tidy(world, self.olds)
@@ -278,8 +281,7 @@ class Search:
             chosen = Move("it is to rest", wish, world)
         if chosen is None:
             raise Broken(Promise.RECOVERS, "nothing can happen any more")
-        *_, last = self._follow(node, chosen)
-        return last.node
+        return next(self._follow(node, chosen)).node
 
     # --- telling ---------------------------------------------------------------------------------------------------------------
 

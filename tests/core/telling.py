@@ -73,10 +73,14 @@ def _value(value: Any, names: Names) -> str:
                 parts.append(f"build_wait_timeout={item.build_wait_timeout:g}, has_machine={item.has_machine}")
             case _, ev.Failure():
                 parts.append(f"{item.fault.value}: {item.message}")
-            case name, bool():
-                parts.append(name if item else f"not {name}")
-            case _, None:
-                parts.append("nothing" if attribute.name != "found" else "can't tell")
+            case "found", _:
+                parts.append({True: "found", False: "not found", None: "can't tell"}[item])
+            case "good", _:
+                parts.append("good" if item else "bad")
+            case _, None | False | "":
+                continue
+            case name, True:
+                parts.append(name)
             case _, _:
                 parts.append(getattr(item, "value", str(item)))
     return f"{type(value).__name__}({', '.join(parts)})"

@@ -124,10 +124,8 @@ def wishes(state: State) -> tuple[tuple[str, ev.Event], ...]:
     mine = held(state)
     named = mine | ({state.build} if isinstance(state, SubstantiatingStarting) and state.build else set())
     unused = next(b for b in ("a", "b", "c", "d") if b not in named)
-    wants = [None, *([b for b in (*sorted(named - mine), unused) if len(mine) < MAX_BUILDS])]
-    for want in wants:
-        found.append(("an instance is wanted", ev.Substantiate(want)))
-        found.append(("another kind of instance is wanted", ev.Substantiate(want, replace=True)))
+    wants = [*(b for b in (*sorted(named - mine), unused) if len(mine) < MAX_BUILDS), None]
+    found += [("an instance is wanted", ev.Substantiate(want)) for want in wants]
     if len(mine) < MAX_BUILDS:
         found.append(("the planner gives it a build", ev.BuildStarted(unused)))
     for build in (*sorted(mine), unused):
@@ -141,8 +139,8 @@ def wishes(state: State) -> tuple[tuple[str, ev.Event], ...]:
         if policy != state.policy:
             found.append(("the declaration changes", ev.Reconfigured(policy)))
     found.append(("the declaration changes its instances", ev.Reconfigured(state.policy, outdated=True)))
-    for timer in deadlines(state):
-        found.append((f"the {timer.value} deadline passes", ev.TimedOut(timer)))
+    found += [(f"the {timer.value} deadline passes", ev.TimedOut(timer)) for timer in deadlines(state)]
+    found += [("another kind of instance is wanted", ev.Substantiate(want, replace=True)) for want in wants]
     return tuple(found)
 
 
