@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs the real programs that tests run against, as root on Debian; elsewhere it says what is missing. The tests start
+# and stop the programs themselves, so nothing is left running. A new part is a function of its own and a line at the end.
+set -euo pipefail
+
+DEBIAN=false
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ -e /etc/debian_version ]; then
+    DEBIAN=true
+fi
+UPDATED=false
+
+# install PACKAGE...: true if they are there now
+install() {
+    if ! $DEBIAN; then
+        return 1
+    fi
+    if ! $UPDATED; then
+        apt-get update -qq || true
+        UPDATED=true
+    fi
+    echo "Installing $* ..."
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        -o Dpkg::Options::=--force-confold "$@" </dev/null >/dev/null
+}
+
+# part WHAT CHECK INSTALL: run INSTALL unless CHECK succeeds
+part() {
+    if "$2"; then
+        return
+    fi
+    if "$3" && "$2"; then
+        return
+    fi
+    echo "$1 is missing and could not be installed (that needs root on Debian): its tests are skipped."
+}
+
+has_postgresql() {
+    command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+
+install_postgresql() {
+    # The tests make servers of their own. Debian would also make and start one for the whole machine: not for our sake.
+    local config=/etc/postgresql-common/createcluster.conf
+    if $DEBIAN && [ ! -e $config ]; then
+        mkdir -p "$(dirname $config)"
+        echo 'create_main_cluster = false' >$config
+    fi
+    install postgresql
+}
+
+part "PostgreSQL's server" has_postgresql install_postgresql
