@@ -64,6 +64,7 @@ _CONDEMNED = Statement(
     "SELECT worker, number, handle, reason, condemned_at, tries, next_at, error FROM attempts"
     f" WHERE {CONDEMNED_ATTEMPT} ORDER BY worker, number"
 )
+_LAST = Statement("SELECT MAX(number) FROM attempts WHERE worker = :worker")
 _LIVE = Statement(f"SELECT worker, number, handle, started_at FROM attempts WHERE {LIVE_ATTEMPT} ORDER BY worker, number")
 
 
@@ -146,6 +147,12 @@ def live(conn: Connection) -> list[LiveAttempt]:
         LiveAttempt(attempt=Attempt(worker, number), handle=_handle(document)[0], started_at=started_at)
         for worker, number, document, started_at in _LIVE.all(conn)
     ]
+
+
+def last(conn: Connection, worker: str) -> int:
+    """The highest number that an attempt of the worker ever had; 0 if there was none."""
+    row = _LAST.one(conn, worker)
+    return 0 if row is None or row[0] is None else int(row[0])
 
 
 def _known(cursor: object, attempt: Attempt) -> None:

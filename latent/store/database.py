@@ -81,11 +81,15 @@ class Store:
         lock = ControllerLock(state_dir)
         try:
             engines = open_engines(url, busy_timeout=busy_timeout)
-            if threaded and engines.in_memory:
-                raise StoreError(f"db url {url!r}: a database in memory is lost with the controller; name a file")
-            with explained(engines.place):
-                upgrade(engines.write, engines.place)
-            return cls(engines, lock, LogFiles(state_dir), threaded, reactor, clock or reactor or Clock())
+            try:
+                if threaded and engines.in_memory:
+                    raise StoreError(f"db url {url!r}: a database in memory is lost with the controller; name a file")
+                with explained(engines.place):
+                    upgrade(engines.write, engines.place)
+                return cls(engines, lock, LogFiles(state_dir), threaded, reactor, clock or reactor or Clock())
+            except BaseException:
+                engines.dispose()
+                raise
         except BaseException:
             lock.release()
             raise
@@ -134,8 +138,7 @@ class Store:
         if self._readers is not None:
             self._readers.stop()
         self.logs.close()
-        self._engines.read.dispose()
-        self._engines.write.dispose()
+        self._engines.dispose()
         self._lock.release()
         self._closing.callback(None)
 

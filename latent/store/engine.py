@@ -38,6 +38,11 @@ class Engines:
     place: str
     in_memory: bool
 
+    def dispose(self) -> None:
+        # The last SQLite connection to close tidies the write-ahead log away, which one that can't write can't.
+        self.read.dispose()
+        self.write.dispose()
+
 
 def open_engines(url: str, *, busy_timeout: float = BUSY_TIMEOUT) -> Engines:
     """Check what is at the URL and make engines for it. Raises `StoreError` or `StoreCorrupt`; a damaged file is not touched."""

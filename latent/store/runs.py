@@ -121,8 +121,12 @@ class RunStore:
     def open(cls, url: str) -> RunStore:
         """The runs in the database at the URL, made where there is none. A controller may use it at the same time."""
         engines = open_engines(url, busy_timeout=OTHERS_PATIENCE)
-        with explained(engines.place):
-            upgrade(engines.write, engines.place)
+        try:
+            with explained(engines.place):
+                upgrade(engines.write, engines.place)
+        except BaseException:
+            engines.dispose()
+            raise
         return cls(engines.write, engines.place)
 
     def close(self) -> None:

@@ -44,7 +44,12 @@ def open_inline(state_dir: Path, clock: Clock | None = None, **settings: Any) ->
 def result(deferred: Deferred[Any]) -> Any:
     """What a Deferred that must have fired by now fired with; what it failed with is raised."""
     fired: list[Any] = []
-    deferred.addBoth(fired.append)
+
+    def take(value: Any) -> Any:
+        fired.append(value)
+        return None if isinstance(value, Failure) else value
+
+    deferred.addBoth(take)
     assert fired, "it has not fired"
     if isinstance(fired[0], Failure):
         fired[0].raiseException()

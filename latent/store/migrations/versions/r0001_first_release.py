@@ -123,10 +123,10 @@ def upgrade() -> None:
         sa.Column("deadline", sa.Double(), nullable=True),
         sa.Column("lease_state", sa.Text(), nullable=True),
         sa.Column("lease_session", ID, nullable=True),
-        sa.CheckConstraint("lease_state IN ('pending', 'active', 'completed', 'cancelled')", name=op.f("ck_runs_lease_state")),
         sa.CheckConstraint(
             "status IN ('pending', 'running', 'completed', 'failed', 'interrupted', 'timeout')", name=op.f("ck_runs_status")
         ),
+        sa.CheckConstraint("lease_state IN ('pending', 'active', 'completed', 'cancelled')", name=op.f("ck_runs_lease_state")),
         sa.ForeignKeyConstraint(["build_id"], ["builds.id"], name=op.f("fk_runs_build_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
         sqlite_autoincrement=True,

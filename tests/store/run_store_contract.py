@@ -1,0 +1,278 @@
+"""What every store of runs must do (specs/runs.md), whatever it is kept in: subclass it, with ``store`` and ``address``.
+
+Several processes use it at once through `tests.store.contender`, which opens it by its address.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from latent.errors import RunNotFound
+from latent.model import Run, RunStatus
+from latent.store.runs import MachineBusy, PrepareOutcome
+
+CREATED, REUSE, BUSY = PrepareOutcome.CREATED, PrepareOutcome.REUSE, PrepareOutcome.BUSY
+TERMINAL = [status for status in RunStatus if status.is_terminal]
+PROCESSES = 4
+MACHINES = 5
+
+
+def run(machine: str = "m1", hash: str = "h1", **fields: Any) -> Run:
+    return Run(id="ignored", machine=machine, test_dir="/t", test_dir_hash=hash, **fields)
+
+
+class Contender:
+    """Another process that uses the same store."""
+
+    def __init__(self, address: str, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.store.contender", address, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+
+    def read(self) -> Any:
+        assert self.process.stdout is not None
+        text = self.process.stdout.readline()
+        return json.loads(text) if text.endswith("\n") else None
+
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+
+
+@contextmanager
+def contenders(address: str, *arguments: str) -> Iterator[list[Contender]]:
+    """Processes that have opened the store and begin at once."""
+    started = [Contender(address, *arguments) for _ in range(PROCESSES)]
+    try:
+        for each in started:
+            assert each.read() == "ready"
+        for each in started:
+            each.go()
+        yield started
+    finally:
+        for each in started:
+            each.process.kill()
+            each.process.communicate()
+
+
+class RunStoreContract:
+    """``store``: an empty one. ``address``: by which other processes open the same. ``calls``: how many show a leak."""
+
+    calls = 10_000
+
+    @pytest.fixture
+    def store(self, address: str) -> Any:
+        raise TypeError("the subclass gives it")
+
+    def test_create_gives_an_id(self, store: Any) -> None:
+        """Whatever id the run had is overwritten, and ids are unique."""
+        first, second = store.create(run("m1")), store.create(run("m2"))
+        assert len({"ignored", first.id, second.id}) == 3
+        assert store.get(first.id) == first == evolve(run("m1"), id=first.id)
+
+    def test_unknown_ids(self, store: Any) -> None:
+        """get and update raise RunNotFound, whatever the id looks like; nothing is stored."""
+        for id in ("99", "", "x", "-1", "01", "1.0", "9" * 40, "٣"):
+            with pytest.raises(RunNotFound):
+                store.get(id)
+            with pytest.raises(RunNotFound):
+                store.update(evolve(run(), id=id))
+        assert store.list() == []
+
+    def test_update_replaces_the_whole_record(self, store: Any) -> None:
+        before = store.create(run(error_msg="x", batch_id="b", artifacts_path="/a"))
+        after = Run(
+            id=before.id, machine="m2", status=RunStatus.FAILED, exit_code=3, started_at=1.5, ended_at=2.25, plan_entry="é"
+        )
+        store.update(after)
+        assert store.get(before.id) == after
+        assert store.list() == [after]
+
+    def test_list_keeps_the_order_of_creation(self, store: Any) -> None:
+        made = [store.create(run(f"m{n % 7}", status=RunStatus.COMPLETED)) for n in range(12)]
+        store.update(evolve(made[3], exit_code=1))
+        assert [each.id for each in store.list()] == [each.id for each in made]
+
+    def test_active_by_machine(self, store: Any) -> None:
+        """The run that is pending or running; None where all are over."""
+        assert store.active_by_machine("m1") is None
+        store.create(run(status=RunStatus.COMPLETED))
+        active = store.create(run())
+        store.create(run("m2"))
+        assert store.active_by_machine("m1") == active
+        running = evolve(active, status=RunStatus.RUNNING)
+        store.update(running)
+        assert store.active_by_machine("m1") == running
+        store.update(evolve(active, status=RunStatus.TIMEOUT))
+        assert store.active_by_machine("m1") is None
+
+    def test_a_machine_has_one_live_run(self, store: Any) -> None:
+        """create and update refuse a second one, and name the occupant."""
+        over = store.create(run(status=RunStatus.FAILED))
+        occupant = store.create(run())
+        with pytest.raises(MachineBusy, match=rf"m1 is busy with run {occupant.id} \(pending, /t\)"):
+            store.create(run(hash="h2"))
+        with pytest.raises(MachineBusy):
+            store.update(evolve(over, status=RunStatus.RUNNING))
+        assert store.list() == [over, occupant]
+
+    def test_find_by_hash_and_machine(self, store: Any) -> None:
+        """All that match, in order, also those that are over."""
+        first = store.create(run(status=RunStatus.FAILED))
+        store.create(run("m2"))
+        store.create(run(hash="h2", status=RunStatus.FAILED))
+        last = store.create(run())
+        assert store.find_by_test_dir_hash_and_machine("h1", "m1") == [first, last]
+        assert store.find_by_test_dir_hash_and_machine("h1", "m3") == []
+
+    def test_prepare(self, store: Any) -> None:
+        """CREATED on a free machine; then REUSE for the same hash, and BUSY with the occupant for another."""
+        made, outcome = store.prepare_atomic("m1", "h1", run)
+        assert outcome is CREATED
+        assert made.id != "ignored"
+        assert store.get(made.id) == made
+        assert store.prepare_atomic("m1", "h1", pytest.fail) == (made, REUSE)
+        assert store.prepare_atomic("m1", "h2", pytest.fail) == (made, BUSY)
+        assert store.prepare_atomic("m2", "h1", lambda: run("m2"))[1] is CREATED
+        assert len(store.list()) == 2
+
+    def test_mk_is_called_once_and_only_to_create(self, store: Any) -> None:
+        calls = []
+        for _ in range(3):
+            store.prepare_atomic("m1", "h1", lambda: calls.append(1) or run())
+        assert calls == [1]
+
+    def test_a_failing_mk_stores_nothing(self, store: Any) -> None:
+        """What it raises goes through, nothing is stored, and no lock is held."""
+        with pytest.raises(ZeroDivisionError):
+            store.prepare_atomic("m1", "h1", lambda: 1 / 0)
+        assert store.list() == []
+        assert store.prepare_atomic("m1", "h1", run)[1] is CREATED
+
+    @pytest.mark.parametrize("status", TERMINAL)
+    def test_after_the_end_there_is_a_fresh_run(self, store: Any, status: RunStatus) -> None:
+        """Any terminal status frees the machine, for the same hash as well."""
+        first, _ = store.prepare_atomic("m1", "h1", run)
+        store.update(evolve(first, status=status))
+        second, outcome = store.prepare_atomic("m1", "h1", run)
+        assert outcome is CREATED
+        assert second.id != first.id
+
+    def test_reconcile_ends_what_nobody_carries_out(self, store: Any) -> None:
+        """Interrupted where the owner is gone, timeout where it is overdue; all others are left alone."""
+        gone, _ = store.prepare_atomic("m1", "h", lambda: run("m1"), owner="a", deadline=50.0)
+        late, _ = store.prepare_atomic("m2", "h", lambda: run("m2"), owner="b", deadline=50.0)
+        busy, _ = store.prepare_atomic("m3", "h", lambda: run("m3"), owner="b", deadline=500.0)
+        free = store.create(run("m4"))
+        over = store.create(run("m5", status=RunStatus.FAILED), owner="a", deadline=1.0)
+        late_and_free = store.create(run("m6"), deadline=99.5)
+        asked: list[str] = []
+
+        def alive(owner: str) -> bool:
+            asked.append(owner)
+            return owner == "b"
+
+        ended = store.reconcile(100.0, alive)
+        assert [(each.id, each.status, each.ended_at) for each in ended] == [
+            (gone.id, RunStatus.INTERRUPTED, 100.0),
+            (late.id, RunStatus.TIMEOUT, 100.0),
+            (late_and_free.id, RunStatus.TIMEOUT, 100.0),
+        ]
+        assert ended[0].error_msg == "its owner a is gone"
+        assert "1970-01-01T00:00:50Z" in ended[1].error_msg
+        assert sorted(asked) == ["a", "b"]
+        assert [store.get(each.id) for each in ended] == ended
+        assert [store.get(each.id) for each in (busy, free, over)] == [busy, free, over]
+        assert store.reconcile(100.0, alive) == []
+
+    def test_what_others_end_is_not_reconciled(self, store: Any) -> None:
+        """A run that ends while its owner is being looked for keeps its own end."""
+        made = store.create(run(), owner="a")
+
+        def alive(owner: str) -> bool:
+            store.update(evolve(made, status=RunStatus.COMPLETED))
+            return False
+
+        assert store.reconcile(100.0, alive) == []
+        assert store.get(made.id).status is RunStatus.COMPLETED
+
+    def test_strange_texts_are_kept(self, store: Any) -> None:
+        """Whatever is text comes back; what no database takes is replaced, not refused."""
+        made = store.create(run("m'1; --", "%s ? :x", error_msg="é ✓ \n" + "x" * 100_000))
+        assert store.get(made.id) == made
+        assert store.get(store.create(run("m2", error_msg="a\0b\ud800c")).id).error_msg == "a\ufffdb?c"
+
+    def test_no_descriptor_leaks(self, store: Any) -> None:
+        """After many calls there are as many descriptors as before."""
+        made = store.create(run())
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(self.calls // 4):
+            store.get(made.id)
+            store.active_by_machine("m1")
+            store.prepare_atomic("m1", "h1", run)
+            store.prepare_atomic("m1", "h2", run)
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+    def test_many_threads(self, store: Any) -> None:
+        """Of many threads that want a machine, one creates the run and all others get that one."""
+        with ThreadPoolExecutor(8) as pool:
+            for n in range(5):
+                found = list(pool.map(lambda _, n=n: store.prepare_atomic(f"m{n}", "h", lambda: run(f"m{n}", "h")), range(8)))
+                assert sorted(outcome.name for _, outcome in found) == ["CREATED", *["REUSE"] * 7]
+                assert len({made.id for made, _ in found}) == 1
+
+    def test_many_processes(self, store: Any, address: str) -> None:
+        """N processes and M machines: one CREATED for each machine, the others REUSE it; another hash is BUSY with it."""
+        with contenders(address, "once", str(MACHINES)) as others:
+            found = [line for each in others for line in each.read()]
+        assert len(found) == PROCESSES * MACHINES * 2
+        runs = {each.machine: each.id for each in store.list()}
+        assert len(runs) == len(store.list()) == MACHINES
+        for hash, machine, id, outcome in found:
+            assert id == runs[machine]
+            assert outcome == "BUSY" or hash == "h1"
+        assert sum(outcome == "CREATED" for *_, outcome in found) == MACHINES
+        assert sum(outcome == "BUSY" for *_, outcome in found) == PROCESSES * MACHINES
+
+    def test_processes_that_are_killed(self, store: Any, address: str) -> None:
+        """Some of the processes are killed at any point: what they said is true, and what they had is freed."""
+        ends: dict[str, str] = {}
+        with contenders(address, "forever", str(MACHINES)) as others:
+            for round_, victim in enumerate(others):
+                for _ in range(25):
+                    # All are read, so that none waits for room in its pipe.
+                    for each in others[round_:]:
+                        id, status = each.read()
+                        ends[id] = status
+                victim.process.kill()
+                victim.process.wait()
+                while (line := victim.read()) is not None:
+                    ends[line[0]] = line[1]
+                live = [each for each in store.list() if not each.status.is_terminal]
+                assert len({each.machine for each in live}) == len(live)
+                dead = {str(each.process.pid) for each in others[: round_ + 1]}
+                interrupted = store.reconcile(0.0, lambda owner, dead=dead: owner not in dead)
+                assert all(each.error_msg.split()[2] in dead for each in interrupted)
+        now = {each.id: each.status for each in store.list()}
+        assert all(status.is_terminal for status in now.values())
+        assert len(ends) > 200
+        for id, status in ends.items():
+            assert now[id].value == status
+        for n in range(MACHINES):
+            assert store.prepare_atomic(f"m{n}", "last", lambda n=n: run(f"m{n}", "last"))[1] is CREATED
