@@ -98,7 +98,7 @@ class Assembly:
                 controller.dispatcher,
                 secret=controller.store.secret,
                 clock=clock,
-                bind=f"{config.peer.interface}:{port}",
+                bind=config.peer.bind(port),
             )
             try:
                 await gateway.start(held=True)

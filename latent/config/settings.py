@@ -19,12 +19,19 @@ class Peer:
     interface: str = "127.0.0.1"
     advertise: str | None = None
 
+    def bind(self, port: int) -> str:
+        """What to listen on, as ``host:port``."""
+        return f"{self._host}:{port}"
+
     def address(self, bound_port: int) -> str:
         """What an agent is told to dial, once the controller listens on ``bound_port``."""
         if self.advertise is not None:
             return self.advertise
-        host = f"[{self.interface}]" if ":" in self.interface else self.interface
-        return f"{host}:{bound_port}"
+        return f"{self._host}:{bound_port}"
+
+    @property
+    def _host(self) -> str:
+        return f"[{self.interface}]" if ":" in self.interface else self.interface
 
 
 @frozen(kw_only=True)

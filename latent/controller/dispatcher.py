@@ -187,6 +187,9 @@ class Dispatcher:
     def drop_session(self, worker: str, session: str, reason: str) -> None:
         self.sessions.drop(worker, session, reason)
 
+    def suspect(self, worker: str, session: str, why: str) -> None:
+        self.sessions.suspect(session, why)
+
     def missing(self, attempt: Attempt) -> None:
         post = self._roster.get(attempt.worker)
         who = ", ".join(post.plugin.notify_on_missing) if post else ""

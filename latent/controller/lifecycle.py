@@ -5,13 +5,14 @@ that is on disk. What the plugin answers comes back as further events.
 
 Note [Order]. `step` runs at once, in the order in which events arrive; the store answers writes in the order in which they were
 made; so actions are performed in the order of the events too, though several events may be on their way to the disk together.
-An event that an action causes waits until the actions before it are done: nothing is re-entrant.
+An event that an action causes waits until the actions before it are done: nothing is re-entrant. And until the worker has been
+told what a restart found (`resumed`), all other events wait: the state is not yet true.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, assert_never
 
@@ -21,6 +22,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
+from latent.controller.asking import ask
 from latent.controller.clock import Alarm, Clock
 from latent.controller.failures import failure_of
 from latent.controller.identity import Identity, token_hash
@@ -65,11 +67,12 @@ class Listener(Protocol):
     def drop_session(self, worker: str, session: str, reason: str) -> None: ...
     def condemned(self, attempt: Attempt) -> None: ...
     def missing(self, attempt: Attempt) -> None: ...
+    def suspect(self, worker: str, session: str, why: str) -> None: ...
     def changed(self, worker: str) -> None: ...
 
 
 class Lifecycle:
-    """``jitter`` gives a number from -1 to 1 for each back-off."""
+    """``jitter`` gives a number from -1 to 1 for each back-off. Nothing happens before `resumed` is called."""
 
     latent = True
 
@@ -93,6 +96,7 @@ class Lifecycle:
         self.unhealthy = ""
         self.detail: tuple[str, ...] = ()
         self.removed = False
+        self.setting_up = True
         self.unusable = ""
         self._store = store
         self._clock = clock
@@ -102,7 +106,9 @@ class Lifecycle:
         self._inbox: deque[Callable[[], None]] = deque()
         self._busy = False
         self._alarm = Alarm(clock, self._ring)
+        self._held: list[Callable[[], None]] | None = []
         self._calls: dict[Timer, Deferred[Any]] = {}
+        self._checking: Deferred[Any] | None = None
         self._attaching: dict[str, Deferred[None]] = {}
         self._at_rest: list[Deferred[None]] = []
 
@@ -119,7 +125,11 @@ class Lifecycle:
     def apply(self, event: ev.Event, also: Callable[[Connection], object] | None = None) -> Deferred[tuple[ev.Action, ...]]:
         """Feed an event. Fires with the actions once they are performed; ``also`` is written in the same transaction."""
         done: Deferred[tuple[ev.Action, ...]] = Deferred()
-        self._soon(partial(self._apply, event, also, done))
+        work = partial(self._apply, event, also, done)
+        if self._held is None:
+            self._soon(work)
+        else:
+            self._held.append(work)
         return done
 
     def attach(self, attempt: int, session: str) -> Deferred[None]:
@@ -130,8 +140,12 @@ class Lifecycle:
         return answer
 
     def resumed(self, found: bool | None) -> Deferred[tuple[ev.Action, ...]]:
-        """The controller was restarted; see `latent.core.events.Recovered`."""
-        return self.apply(ev.Recovered(found))
+        """The controller was started; see `latent.core.events.Recovered`. What came before waits for this."""
+        held, self._held = self._held or [], None
+        done = self.apply(ev.Recovered(found))
+        for work in held:
+            self._soon(work)
+        return done
 
     def when_at_rest(self) -> Deferred[None]:
         """Fires when there is no instance and none is on its way."""
@@ -143,12 +157,15 @@ class Lifecycle:
 
     def shut_down(self, fast: bool) -> Deferred[None]:
         """No instance from now on. Fires when the running start and stop have ended."""
-        self.apply(ev.Shutdown(fast))
-        return self.when_at_rest()
+        return self.apply(ev.Shutdown(fast)).addCallback(lambda _: self.when_at_rest())
 
     def good_build(self) -> None:
         if self.quarantine != (better := quarantining.good_build(self.quarantine)):
             self._set_quarantine(better)
+
+    def blame(self, reason: str) -> None:
+        """Its instance failed in a way that is not the build's fault: others are to have builds first, for a while."""
+        self._set_quarantine(quarantining.failed(self.quarantine, reason, self._clock.seconds(), self._jitter()))
 
     def pause(self, paused: bool) -> None:
         change = quarantining.pause if paused else quarantining.unpause
@@ -160,6 +177,8 @@ class Lifecycle:
             return "no longer declared"
         if self.unusable:
             return self.unusable
+        if self.setting_up:
+            return "it is being set up"
         match self.state:
             case ShutDown():
                 return "shut down"
@@ -194,19 +213,19 @@ class Lifecycle:
         if type(before) is not type(self.state):
             self.since = now
         self._alarm.set(min(deadlines(self.state).values(), default=None))
-        if isinstance(event, ev.Checked):
-            self.unhealthy = "" if event.good else event.message
+        self._note_health(event)
         perform = partial(self._soon, partial(self._perform, actions, done))
         if also is None and _is_noise(before, self.state, actions):
             perform()
             return
-        entry = partial(self._record, now, event, self.state, actions, also)
+        entry = partial(self._record, now, event, before, self.state, actions, also)
         self._store.write(entry).addCallbacks(lambda _: perform(), partial(self._not_written, event, done))
 
     def _record(
         self,
         now: float,
         event: ev.Event,
+        before: State,
         state: State,
         actions: tuple[ev.Action, ...],
         also: Callable[[Connection], object] | None,
@@ -221,10 +240,22 @@ class Lifecycle:
             elif isinstance(action, ev.Condemn):
                 condemned = True
                 attempts.condemn(conn, Attempt(self.name, action.attempt), action.reason, now)
-        if isinstance(event, ev.Stopped) and not condemned:
-            attempts.stopped(conn, Attempt(self.name, event.attempt), now)
+        if not condemned and (stopped := _stop_confirmed(event, before)) is not None:
+            attempts.stopped(conn, Attempt(self.name, stopped), now)
         if also is not None:
             also(conn)
+
+    def _note_health(self, event: ev.Event) -> None:
+        """What the last check said of the instance; of one that is going, nobody wants to know any more."""
+        if not isinstance(self.state, SubstantiatingStarting | Substantiated):
+            if self._checking is not None:
+                self._checking.cancel()
+        elif isinstance(event, ev.Checked) and event.attempt == self.state.attempt:
+            self.unhealthy = "" if event.good else event.message
+            if self.unhealthy and isinstance(self.state, Substantiated) and self.state.session is not None:
+                self._listener.suspect(self.name, self.state.session, event.message)
+        elif isinstance(event, ev.Started):
+            self.unhealthy = ""
 
     def _not_written(self, event: ev.Event, done: Deferred[Any], failure: TwistedFailure) -> None:
         # Transient faults never come here: the store holds the write back until it succeeds.
@@ -264,7 +295,7 @@ class Lifecycle:
             case ev.StartInstance(attempt, build):
                 self._start(attempt, build)
             case ev.StopInstance(attempt, fast):
-                self._call(Timer.STOP, self.plugin.stop_instance, fast).addCallbacks(
+                self._running(Timer.STOP, hooks.call(self.plugin.stop_instance, fast)).addCallbacks(
                     lambda _: self._stopped(attempt), lambda f: self._stop_failed(attempt, f)
                 )
             case ev.CancelCall(_, hook):
@@ -285,8 +316,7 @@ class Lifecycle:
             case ev.Interrupt(builds, reason):
                 self._listener.interrupted(self.name, builds, reason)
             case ev.BackOff(failure):
-                worse = quarantining.failed(self.quarantine, failure.message, self._clock.seconds(), self._jitter())
-                self._set_quarantine(worse)
+                self.blame(failure.message)
             case ev.Condemn(attempt, reason):
                 log.warn("{attempt} is condemned: {reason}", attempt=Attempt(self.name, attempt), reason=reason)
                 self._listener.condemned(Attempt(self.name, attempt))
@@ -314,8 +344,8 @@ class Lifecycle:
 
     # --- the plugin's hooks --------------------------------------------------------------------------------------------------
 
-    def _call(self, hook: Timer, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        call = hooks.call(function, *args)
+    def _running(self, hook: Timer, call: Deferred[Any]) -> Deferred[Any]:
+        """Keep the call, so that it can be cancelled while it runs."""
         self._calls[hook] = call
 
         def over(result: Any) -> Any:
@@ -328,23 +358,22 @@ class Lifecycle:
     def _start(self, number: int, build: str | None) -> None:
         attempt = Attempt(self.name, number)
         self.plugin.enrolment = self._identity.enrolment(attempt)
-        for_build = self._listener.build_for(build)
-        self._call(Timer.START, self.plugin.start_instance, for_build).addCallback(
-            lambda result: results.start_result(self.plugin, result)
-        ).addCallbacks(lambda detail: self._started(attempt, detail), lambda f: self._start_failed(attempt, f))
-
-    def _started(self, attempt: Attempt, detail: Iterable[str]) -> None:
-        """The handle goes to disk with the event: an instance that is known to have started can be found again."""
-        self.detail = tuple(detail)
-        if not self.plugin.supports("instance_handle") or self._moved_on(attempt):
-            self.apply(ev.Started(attempt.number))
-            return
-        hooks.call(self.plugin.instance_handle).addCallback(lambda handle: results.handle(self.plugin, handle)).addCallbacks(
-            lambda handle: self._started_with(attempt, handle), lambda f: self._start_failed(attempt, f)
+        call = hooks.call(self.plugin.start_instance, self._listener.build_for(build))
+        self._running(Timer.START, call.addCallback(self._handle, attempt)).addCallbacks(
+            lambda handle: self._started(attempt, *handle), lambda f: self._start_failed(attempt, f)
         )
 
-    def _started_with(self, attempt: Attempt, handle: JSON) -> None:
-        self.apply(ev.Started(attempt.number), lambda conn: attempts.set_handle(conn, attempt, handle))
+    def _handle(self, result: Any, attempt: Attempt) -> Deferred[tuple[JSON]] | tuple[JSON] | tuple[()]:
+        """The handle, if the plugin has such a thing. It is part of the start: without it the instance can't be found again."""
+        self.detail = results.start_result(self.plugin, result)
+        if not self.plugin.supports("instance_handle") or self._moved_on(attempt):
+            return ()
+        return hooks.call(self.plugin.instance_handle).addCallback(lambda handle: (results.handle(self.plugin, handle),))
+
+    def _started(self, attempt: Attempt, *handle: JSON) -> None:
+        """The handle goes to disk with the event: an instance that is known to have started can be found again."""
+        keep = partial(_keep_handle, attempt, handle[0]) if handle else None
+        self.apply(ev.Started(attempt.number), keep)
 
     def _moved_on(self, attempt: Attempt) -> bool:
         """Whether the plugin has begun a later attempt, so that what it says of its instance is not said of this one."""
@@ -362,18 +391,30 @@ class Lifecycle:
         self.apply(ev.StopFailed(attempt, failure_of(failure).message))
 
     def _check(self, attempt: int) -> None:
-        check = hooks.call(self.plugin.check_instance).addCallback(lambda result: results.check_result(self.plugin, result))
-        too_long = self._clock.callLater(CHECK_TIMEOUT, check.cancel)
+        check = ask(self._clock, CHECK_TIMEOUT, self.plugin.check_instance)
 
         def answered(result: Any) -> None:
-            if too_long.active():
-                too_long.cancel()
-                good, message = (False, failure_of(result).message) if isinstance(result, TwistedFailure) else result
-            else:
-                good, message = False, f"check_instance did not answer in {CHECK_TIMEOUT:g} s"
+            self._checking = None
+            good, message = (False, failure_of(result).message) if isinstance(result, TwistedFailure) else result
             self.apply(ev.Checked(attempt, good, message))
 
-        check.addBoth(answered)
+        self._checking = check
+        check.addCallback(lambda result: results.check_result(self.plugin, result)).addBoth(answered)
+
+
+def _keep_handle(attempt: Attempt, handle: JSON, conn: Connection) -> None:
+    attempts.set_handle(conn, attempt, handle)
+
+
+def _stop_confirmed(event: ev.Event, before: State) -> int | None:
+    """The attempt of which this event says that nothing is left."""
+    match event, before:
+        case ev.Stopped(attempt), _:
+            return attempt
+        case ev.Recovered(False), Insubstantiating(call=call) | InsubstantiatingSubstantiating(call=call):
+            return before.attempt if call.hook is Timer.STOP else None
+        case _:
+            return None
 
 
 def _is_noise(before: State, after: State, actions: tuple[ev.Action, ...]) -> bool:

@@ -27,11 +27,19 @@ from latent.store.database import Store
 log = Logger()
 
 
+SUSPICION = 15.0
+"""Seconds that an agent has to show that it lives once its instance is said not to be good: agents speak every 10 s."""
+
+SWEEP = 2.0
+"""Seconds between two looks at who has fallen silent; less where the time they have is short."""
+
+
 @define(eq=False)
 class Session:
     """An attached agent. ``attempt`` None: a plain worker's. ``last_seen``: POSIX seconds of its last sign of life.
 
-    ``offered``: runs put before it that it has not fetched; ``parked``: its calls that wait for one.
+    ``suspected``: why it may be gone; without a sign of life by ``suspected_until`` it is. ``offered``: runs put before it that
+    it has not fetched; ``parked``: its calls that wait for one.
     """
 
     id: int
@@ -42,6 +50,8 @@ class Session:
     capacity: int = 1
     labels: dict[str, str] = field(factory=dict)
     info: dict[str, JSON] = field(factory=dict)
+    suspected: str = ""
+    suspected_until: float = 0.0
     attached: bool = False
     closed: bool = False
     close_reason: str = ""
@@ -135,7 +145,7 @@ class Sessions:
 
     def _admit(self, session: Session) -> None:
         self._open[session.id] = session
-        self._sweeper.set(self._clock.seconds() + self.timeout / 10)
+        self._sweeper.set(self._clock.seconds() + self._sweep_interval())
 
     # --- while it is open ----------------------------------------------------------------------------------------------------
 
@@ -156,8 +166,16 @@ class Sessions:
     def touch(self, session: Session) -> None:
         """Any sign of life. The first one after a restart attaches the session again."""
         session.last_seen = self._clock.seconds()
+        session.suspected = ""
         if not session.attached and session.info and not session.closed:
             self._attach(session).addErrback(self._attach_failed, session)
+
+    def suspect(self, key: str, why: str) -> None:
+        """Its instance is said not to be good: its agent is to show soon that it lives. Said again, it gets no more time."""
+        session = self.find(key)
+        if session is not None and not session.suspected:
+            session.suspected = why
+            session.suspected_until = self._clock.seconds() + SUSPICION
 
     async def attach(self, session: Session, *, capacity: int, labels: Mapping[str, str], info: Mapping[str, JSON]) -> None:
         """The agent has said what it can do: to its worker it is attached from now on. Raises EnrolmentRefused; idempotent."""
@@ -234,11 +252,19 @@ class Sessions:
     def _sweep(self) -> None:
         now = self._clock.seconds()
         for session in list(self._open.values()):
-            if now - session.last_seen >= self.timeout:
-                log.warn("session {id} of {worker} was silent for {s:g} s", id=session.id, worker=session.worker, s=self.timeout)
-                self.drop(session.worker, session.key, f"its agent was silent for {self.timeout:g} s")
+            if session.suspected and now >= session.suspected_until:
+                self._lost(session, f"its agent is gone: {session.suspected}")
+            elif now - session.last_seen >= self.timeout:
+                self._lost(session, f"its agent was silent for {self.timeout:g} s")
         if self._open:
-            self._sweeper.set(now + self.timeout / 10)
+            self._sweeper.set(now + self._sweep_interval())
+
+    def _sweep_interval(self) -> float:
+        return min(SWEEP, self.timeout / 10)
+
+    def _lost(self, session: Session, why: str) -> None:
+        log.warn("session {id} of {worker} is lost: {why}", id=session.id, worker=session.worker, why=why)
+        self.drop(session.worker, session.key, why)
 
     def stop(self) -> None:
         """The controller stops: sessions stay open in the store for the next one; calls that wait here are let go."""
