@@ -97,13 +97,13 @@ class AbstractWorker:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         check_class(type(self))
         count = kwargs.pop("count", None)
-        self._declaration = Declaration(type(self), args, kwargs, self.settings | COMMON_SETTINGS)
-        self._count = count
-        self._errors: list[str] | None = []
-        self._label = shown(args[0] if args else kwargs.get("name"))
-        template, args, kwargs = self._first_of_pool(count, args, kwargs)
-        self._check(args, kwargs)
-        errors, self._errors = self._errors, None
+        self.__declaration = Declaration(type(self), args, kwargs, type(self).settings | COMMON_SETTINGS)
+        self.__count = count
+        self.__errors: list[str] | None = []
+        self.__label = shown(args[0] if args else kwargs.get("name"))
+        template, args, kwargs = self.__first_of_pool(count, args, kwargs)
+        self.__check(args, kwargs)
+        errors, self.__errors = self.__errors, None
         if errors:
             raise ConfigError(errors)
         if not isinstance(getattr(self, "name", None), str):
@@ -120,17 +120,17 @@ class AbstractWorker:
         """
         common = {keyword: kwargs.pop(keyword, None) for keyword in AbstractWorker.keywords}
         for keyword in kwargs:
-            self.config_error(self._unknown(keyword))
-        self.name = self._value(values.name, name, default=str(name))
-        self.password = self._optional(values.text, "password", password)
-        self.max_builds = self._optional(values.number, "max_builds", common["max_builds"], default=1)
-        self.notify_on_missing = self._value(values.texts, "notify_on_missing", common["notify_on_missing"], default=())
-        self._seconds("missing_timeout", common["missing_timeout"])
-        self.properties = self._properties("properties", common["properties"], "Worker")
-        self.defaultProperties = self._properties("defaultProperties", common["defaultProperties"], "Worker (default)")
-        self.machine_name = self._optional(values.text, "machine_name", common["machine_name"])
-        self.labels = self._value(values.labels, common["labels"], default={})
-        self._offer: Offer = {**{k: frozenset({v}) for k, v in self.labels.items()}, "worker": frozenset({self.name})}
+            self.config_error(self.__unknown(keyword))
+        self.name = taken(self, values.name, name, default=str(name))
+        self.password = taken_if_given(self, values.text, "password", password)
+        self.max_builds = taken_if_given(self, values.number, "max_builds", common["max_builds"], default=1)
+        self.notify_on_missing = taken(self, values.texts, "notify_on_missing", common["notify_on_missing"], default=())
+        take_seconds(self, "missing_timeout", common["missing_timeout"])
+        self.properties = _properties(self, "properties", common["properties"], "Worker")
+        self.defaultProperties = _properties(self, "defaultProperties", common["defaultProperties"], "Worker (default)")
+        self.machine_name = taken_if_given(self, values.text, "machine_name", common["machine_name"])
+        self.labels = taken(self, values.labels, common["labels"], default={})
+        self.__offer: Offer = {**{k: frozenset({v}) for k, v in self.labels.items()}, "worker": frozenset({self.name})}
 
     def reconfigService(self, name: str, password: str | None = None, **kwargs: Any) -> Any:
         """Take the declaration over: called at the first set-up and at each change of it, with what checkConfig let pass.
@@ -145,11 +145,11 @@ class AbstractWorker:
 
     def config_error(self, message: str) -> None:
         """Report a mistake ("what; remedy"): together with all others while the worker is constructed, else at once."""
-        full = f"worker {self._label}: {message}"
-        if self._errors is None:
+        full = f"worker {self.__label}: {message}"
+        if self.__errors is None:
             raise ConfigError(full)
-        if full not in self._errors:
-            self._errors.append(full)
+        if full not in self.__errors:
+            self.__errors.append(full)
 
     # --- what the controller uses --------------------------------------------------------------------------------------------
 
@@ -161,29 +161,29 @@ class AbstractWorker:
     @property
     def declaration(self) -> Declaration:
         """Equal iff nothing changed."""
-        return self._declaration
+        return self.__declaration
 
     @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What reconfigService is called with: (args, kwargs)."""
-        return self._declaration.args, dict(self._declaration.kwargs)
+        return self.__declaration.args, dict(self.__declaration.kwargs)
 
     def adopt_declaration(self, other: AbstractWorker) -> None:
         """This worker has been reconfigured to be what ``other`` was declared as."""
-        self._declaration = other._declaration
+        self.__declaration = other.__declaration
 
     def offer(self) -> Offer:
         """What it offers to builds: its labels, and its name as ``worker``."""
-        return self._offer
+        return self.__offer
 
     def expand(self) -> list[AbstractWorker]:
         """The workers that the declaration stands for: ``("linux-{n}", count=3)`` is linux-1, linux-2 and linux-3."""
-        if self._count is None:
+        if self.__count is None:
             return [self]
         args, kwargs = self.arguments
         template = self.name
         pool = []
-        for n in range(1, self._count + 1):
+        for n in range(1, self.__count + 1):
             named_args, named_kwargs = _named(template.format(n=n), args, kwargs)
             pool.append(type(self)(*named_args, **named_kwargs))
         return pool
@@ -191,24 +191,24 @@ class AbstractWorker:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {getattr(self, 'name', '?')}>"
 
-    # --- inside --------------------------------------------------------------------------------------------------------------
+    # --- inside, under names that no plugin uses by chance ------------------------------------------------------------------
 
-    def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
             inspect.signature(self.checkConfig).bind(*args, **kwargs)
         except TypeError as error:
-            raise ConfigError([*(self._errors or ()), f"worker {self._label}: {self._misfit(error, kwargs)}"]) from None
+            raise ConfigError([*(self.__errors or ()), f"worker {self.__label}: {self.__misfit(error, kwargs)}"]) from None
         try:
             answer: object = self.checkConfig(*args, **kwargs)  # type: ignore[func-returns-value]  # a wrong plugin's may
         except ConfigError as error:
-            raise ConfigError([*(self._errors or ()), *error.errors]) from error
+            raise ConfigError([*(self.__errors or ()), *error.errors]) from error
         except ValueError as error:
-            raise ConfigError([*(self._errors or ()), f"worker {self._label}: {error}"]) from error
+            raise ConfigError([*(self.__errors or ()), f"worker {self.__label}: {error}"]) from error
         except PluginError:
             raise
         except Exception as error:
-            if self._errors:  # what was reported may well be what it stumbled over
-                raise ConfigError(self._errors) from error
+            if self.__errors:  # what was reported may well be what it stumbled over
+                raise ConfigError(self.__errors) from error
             raise PluginError(raised_by(type(self), "checkConfig", error)) from error
         if isinstance(answer, Deferred) or inspect.iscoroutine(answer):
             if inspect.iscoroutine(answer):
@@ -217,42 +217,21 @@ class AbstractWorker:
                 f"{qualified(type(self))}.checkConfig must be a plain function; do what has to wait in reconfigService"
             )
 
-    def _misfit(self, error: TypeError, kwargs: Mapping[str, Any]) -> str:
+    def __misfit(self, error: TypeError, kwargs: Mapping[str, Any]) -> str:
         taken = keywords_of(type(self))
         unknown = [keyword for keyword in kwargs if keyword not in taken]
         if unknown:
-            return self._unknown(unknown[0])
+            return self.__unknown(unknown[0])
         return f"{type(self).__name__}: {error}; see its documentation for its arguments"
 
-    def _unknown(self, keyword: str) -> str:
+    def __unknown(self, keyword: str) -> str:
         if keyword in UNSUPPORTED:
             return f"{keyword} is not supported; {UNSUPPORTED[keyword]}"
         known = {*keywords_of(type(self)), "count"}
         remedy = did_you_mean(keyword, known, f"keywords of {type(self).__name__}")
         return f"{type(self).__name__} has no keyword {keyword!r}; {remedy}"
 
-    def _value(self, check: Callable[..., T], *args: Any, default: Any, **kwargs: Any) -> Any:
-        try:
-            return check(*args, **kwargs)
-        except ConfigError as error:
-            for message in error.errors:
-                self.config_error(message)
-            return default
-
-    def _optional(self, check: Callable[..., T], keyword: str, value: Any, default: Any = None) -> Any:
-        return default if value is None else self._value(check, keyword, value, default=default)
-
-    def _properties(self, keyword: str, value: Any, source: str) -> Properties:
-        return Properties(self._value(values.properties, keyword, value, default={}), source)
-
-    def _seconds(self, keyword: str, value: float | None, least: float | None = None) -> None:
-        """Set the attribute, to the class's default when nothing is given."""
-        default = getattr(type(self), keyword)
-        setattr(
-            self, keyword, default if value is None else self._value(values.seconds, keyword, value, least=least, default=default)
-        )
-
-    def _first_of_pool(
+    def __first_of_pool(
         self, count: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[str | None, tuple[Any, ...], dict[str, Any]]:
         """The pool's template, and the arguments of its first worker, which are checked in place of all."""
@@ -261,12 +240,12 @@ class AbstractWorker:
         if count is None:
             if has_place:
                 self.config_error("the name has a place for a number; add count=N, or take it out")
-                raise ConfigError(self._errors or [])
+                raise ConfigError(self.__errors or [])
             return None, args, kwargs
-        self._value(values.number, "count", count, most=MOST_IN_POOL, default=1)
+        taken(self, values.number, "count", count, most=MOST_IN_POOL, default=1)
         if not isinstance(name, str) or not has_place or set("{}") & set(_PLACE.sub("", name)):
             self.config_error("count=N needs a name with a place for the number; write '{n}' in it, 'linux-{n}' for example")
-            raise ConfigError(self._errors or [])
+            raise ConfigError(self.__errors or [])
         return name, *_named(name.format(n=1), args, kwargs)
 
 
@@ -279,6 +258,32 @@ class Worker(AbstractWorker):
             self.config_error(
                 "a plain worker has no password; give the one that its agent attaches with: Worker('NAME', 'PASSWORD')"
             )
+
+
+def taken(worker: AbstractWorker, check: Callable[..., T], *args: Any, default: Any, **kwargs: Any) -> Any:
+    """What ``check`` makes of a value of the declaration; ``default`` after it was reported that it is wrong."""
+    try:
+        return check(*args, **kwargs)
+    except ConfigError as error:
+        for message in error.errors:
+            worker.config_error(message)
+        return default
+
+
+def taken_if_given(worker: AbstractWorker, check: Callable[..., T], keyword: str, value: Any, default: Any = None) -> Any:
+    """The same, where None stands for ``default``."""
+    return default if value is None else taken(worker, check, keyword, value, default=default)
+
+
+def take_seconds(worker: AbstractWorker, keyword: str, value: float | None, least: float | None = None) -> None:
+    """Set the attribute; to the class's default when nothing is given."""
+    default = getattr(type(worker), keyword)
+    number = default if value is None else taken(worker, values.seconds, keyword, value, least=least, default=default)
+    setattr(worker, keyword, number)
+
+
+def _properties(worker: AbstractWorker, keyword: str, value: Any, source: str) -> Properties:
+    return Properties(taken(worker, values.properties, keyword, value, default={}), source)
 
 
 def _named(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

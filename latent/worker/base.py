@@ -12,7 +12,7 @@ from twisted.internet.defer import succeed
 from latent.core.states import Policy
 from latent.errors import LatentWorkerConfigurationError, LatentWorkerFailedToSubstantiate, PluginError
 from latent.model import JSON, Attempt
-from latent.worker.abstract import AbstractWorker, Worker, qualified
+from latent.worker.abstract import AbstractWorker, Worker, qualified, take_seconds
 from latent.worker.properties import Properties
 from latent.worker.words import shown
 
@@ -70,7 +70,7 @@ class AbstractLatentWorker(AbstractWorker):
         times = {keyword: kwargs.pop(keyword, None) for keyword in AbstractLatentWorker.keywords}
         super().checkConfig(name, password, **kwargs)
         for keyword, value in times.items():
-            self._seconds(keyword, value, least=-math.inf if keyword == "build_wait_timeout" else None)
+            take_seconds(self, keyword, value, least=-math.inf if keyword == "build_wait_timeout" else None)
 
     def reconfigService(self, name: str, password: str | None = None, **kwargs: Any) -> Any:
         AbstractLatentWorker.checkConfig(self, name, password, **kwargs)
@@ -125,7 +125,7 @@ class AbstractLatentWorker(AbstractWorker):
 
         PluginError outside an attempt; LatentWorkerConfigurationError when the controller does not speak the agent's protocol.
         """
-        enrolment = self._enrolled("agent_environment")
+        enrolment = enrolled(self, "agent_environment")
         server = enrolment.servers.get("peer")
         if server is None:
             raise LatentWorkerConfigurationError("no gateway listens for latent-agent; set c['protocols'] = {'peer': {...}}")
@@ -138,7 +138,7 @@ class AbstractLatentWorker(AbstractWorker):
 
     def getRandomPass(self) -> str:
         """The attempt's agent token: the same while the instance is up. PluginError outside an attempt."""
-        return self._enrolled("getRandomPass").agent_token
+        return enrolled(self, "getRandomPass").agent_token
 
     def failed_to_start(self, instance_id: str, instance_state: str) -> None:
         """Raise LatentWorkerFailedToSubstantiate for an instance that came into a wrong state."""
@@ -163,7 +163,9 @@ class AbstractLatentWorker(AbstractWorker):
             raise ValueError(f"{hook} is not an optional hook")
         return hook in vars(self) or getattr(type(self), hook) is not getattr(AbstractLatentWorker, hook)
 
-    def _enrolled(self, what: str) -> Enrolment:
-        if self.enrolment is None:
-            raise PluginError(f"{qualified(type(self))}: {what} was called outside an attempt; call it in start_instance")
-        return self.enrolment
+
+def enrolled(worker: AbstractLatentWorker, what: str) -> Enrolment:
+    """The worker's enrolment. PluginError outside an attempt, which says that ``what`` needs one."""
+    if worker.enrolment is None:
+        raise PluginError(f"{qualified(type(worker))}: {what} was called outside an attempt; call it in start_instance")
+    return worker.enrolment

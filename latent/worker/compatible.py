@@ -16,8 +16,8 @@ class CompatibleLatentWorkerMixin:
     """
 
     builds_may_be_incompatible = True
-    _made_from: Any = None
-    _is_made = False
+    __made_from: Any = None
+    __is_made = False
 
     def renderWorkerProps(self, build: Any) -> Any:
         """Everything that depends on the build, rendered, as one value that can be compared; a value, a Deferred or async."""
@@ -32,15 +32,15 @@ class CompatibleLatentWorkerMixin:
         return made_from
 
     def rememberWorkerProps(self, made_from: Any) -> None:
-        self._made_from = made_from
-        self._is_made = True
+        self.__made_from = made_from
+        self.__is_made = True
 
     def resetWorkerPropsOnStop(self) -> None:
-        self._made_from = None
-        self._is_made = False
+        self.__made_from = None
+        self.__is_made = False
 
     async def isCompatibleWithBuild(self, build_props: Any) -> bool:
         """True while there is no instance: it will be made for the build."""
-        if not self._is_made:
+        if not self.__is_made:
             return True
-        return bool(await hooks.call(self.renderWorkerProps, build_props) == self._made_from)
+        return bool(await hooks.call(self.renderWorkerProps, build_props) == self.__made_from)

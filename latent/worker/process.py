@@ -17,7 +17,8 @@ from twisted.logger import Logger
 from latent.errors import ConfigError, LatentWorkerCannotSubstantiate, PluginError
 from latent.model import JSON
 from latent.worker import instances, processes, values
-from latent.worker.base import AbstractLatentWorker, ListedInstance
+from latent.worker.abstract import take_seconds, taken, taken_if_given
+from latent.worker.base import AbstractLatentWorker, ListedInstance, enrolled
 from latent.worker.instances import Handle, InstanceRemains
 from latent.worker.processes import Seen
 from latent.worker.properties import is_renderable, render
@@ -135,10 +136,10 @@ class ProcessLatentWorker(AbstractLatentWorker):
         return super().reconfigService(name, password, **kwargs)
 
     def _set(self, command: Any, orphan_timeout: float | None, basedir: Any, stop_grace: float | None) -> None:
-        self.command = self._optional(_check_command, "command", command)
-        self.basedir = Path(self._value(_check_path, "basedir", basedir, default="instances"))
-        self._seconds("orphan_timeout", orphan_timeout)
-        self._seconds("stop_grace", stop_grace, least=0)
+        self.command = taken_if_given(self, _check_command, "command", command)
+        self.basedir = Path(taken(self, _check_path, "basedir", basedir, default="instances"))
+        take_seconds(self, "orphan_timeout", orphan_timeout)
+        take_seconds(self, "stop_grace", stop_grace, least=0)
 
     # --- the hooks -----------------------------------------------------------------------------------------------------------
 
@@ -214,7 +215,7 @@ class ProcessLatentWorker(AbstractLatentWorker):
         }
 
     def _marker(self) -> str:
-        enrolment = self._enrolled("its identity")
+        enrolment = enrolled(self, "its identity")
         return instances.marker_of(enrolment.controller_id, enrolment.attempt)
 
     def _directory(self) -> Path:

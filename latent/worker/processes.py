@@ -37,8 +37,9 @@ _DEAD = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 @frozen
 class Seen:
-    """A process as it was looked at. ``born`` tells it from later ones of the same pid; ``created`` is in POSIX seconds.
+    """A process as it was looked at. ``born`` tells it from later ones of the same pid.
 
+    ``created``: when, in POSIX seconds; 0 without a marker.
     ``readable``: whether its environment could be read, so that an empty ``marker`` says something.
     """
 
@@ -66,15 +67,17 @@ def look(pid: int) -> Seen | None:
         stat = _stat(pid)
         if stat is None or not stat.alive:
             return None
-        readable, created = True, 0.0
+        readable, created, settled = True, 0.0, True
+        environment: Mapping[str, str] = {}
         try:
-            process = psutil.Process(pid)
-            created = process.create_time()
-            environment = process.environ()
-            # Session 0 is the kernel's own threads, which have neither environment nor arguments.
-            settled = bool(environment) or stat.session == 0 or bool(process.cmdline())
-        except psutil.AccessDenied:
-            environment, readable, settled = {}, False, True
+            environment = _environment(pid)
+            if environment:
+                created = psutil.Process(pid).create_time() if MARKER in environment else 0.0
+            else:
+                # Session 0 is the kernel's own threads, which have neither environment nor arguments.
+                settled = stat.session == 0 or bool(psutil.Process(pid).cmdline())
+        except (PermissionError, psutil.AccessDenied):
+            readable = False
         except (psutil.Error, OSError):
             return None
         marker, directory = environment.get(MARKER, ""), environment.get(DIRECTORY, "")
@@ -194,7 +197,10 @@ class Children:
         with self._lock:
             self._children[child.pid, born] = child
         # From here on a scan finds it by its marker.
-        return look(child.pid) or Seen(child.pid, os.getpid(), child.pid, born, time.time())
+        seen = look(child.pid)
+        if seen is not None and seen.created:
+            return seen
+        return Seen(child.pid, os.getpid(), child.pid, born, time.time())
 
     def reap(self) -> None:
         with self._lock:
@@ -238,6 +244,15 @@ def _stat_of_linux(pid: int) -> _Stat | None:
     # The second field is the program's name in parentheses and may hold anything.
     fields = line[line.rindex(b")") + 2 :].split()
     return _Stat(parent=int(fields[1]), session=int(fields[3]), born=float(fields[19]), alive=fields[0] not in (b"Z", b"X", b"x"))
+
+
+def _environment(pid: int) -> Mapping[str, str]:
+    """A process's environment as it was when its program started. PermissionError, or psutil's, if it may not be read."""
+    if sys.platform != "linux":
+        return psutil.Process(pid).environ()
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        pairs = (entry.partition(b"=") for entry in file.read().split(b"\0") if entry)
+        return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
 def _stat_of_psutil(pid: int) -> _Stat | None:

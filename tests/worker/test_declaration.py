@@ -428,3 +428,13 @@ def test_constructor_touches_nothing() -> None:
     assert isinstance(made, AbstractLatentWorker)
     assert (made.enrolment, made.reactor) == (None, None)
     assert Interpolate("x") == Interpolate("x")
+
+
+def test_private_names_are_the_plugin_s() -> None:
+    """A plugin may call its own methods and attributes what it likes: the base classes' private names are out of its way."""
+
+    class Private(Idle):
+        _check = _errors = _label = _count = _declaration = _offer = _unknown = "mine"  # type: ignore[assignment]
+
+    made = Private("w{n}", count=2, labels={"a": "b"}).expand()[1]
+    assert (made.offer()["worker"], made._check, made._offer) == (frozenset({"w2"}), "mine", "mine")  # type: ignore[attr-defined]
