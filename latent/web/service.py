@@ -54,7 +54,7 @@ class ApiService:
         self._tcp = tcp
         self._reactor = reactor
         api = Api(controller, clock=WallClock(reactor), reconfigure=reconfigure, stop=stop)
-        self._connections = Connections(Site(Guard(api, token), requestFactory=LimitedRequest, timeout=IDLE))
+        self._connections = Connections(QuietSite(Guard(api, token), requestFactory=LimitedRequest, timeout=IDLE))
         self._ports: list[Any] = []
         self.address: Address | None = None
 
@@ -104,6 +104,15 @@ async def _closed(port: Any) -> None:
 def _url(interface: str, port: int) -> str:
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(interface, interface)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
+
+
+class QuietSite(Site):
+    """Does not log each request: a client that waits asks again and again."""
+
+    noisy = False
+
+    def log(self, request: Any) -> None:
+        pass
 
 
 class Connections(WrappingFactory):

@@ -1,0 +1,70 @@
+"""How a command ends: every exit code, and the one exception that carries one."""
+
+from __future__ import annotations
+
+import enum
+from typing import IO, Any
+
+import click
+
+
+class ExitCode(enum.IntEnum):
+    """What the shell is told. `MEANINGS` has the words for each."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    CONFIG = 3
+    NOT_RUNNING = 4
+    RUNNING = 5
+    NOT_FOUND = 6
+    REFUSED = 7
+    UNAVAILABLE = 8
+    START_FAILED = 9
+    EXCEPTION = 10
+    TIMEOUT = 11
+    CANCELLED = 12
+    INTERRUPTED = 130
+
+
+MEANINGS = {
+    ExitCode.OK: "done; with --wait or --follow: the build succeeded",
+    ExitCode.FAILURE: "the build failed; health: something is not well",
+    ExitCode.USAGE: "the command line is wrong",
+    ExitCode.CONFIG: "master.cfg is missing or wrong",
+    ExitCode.NOT_RUNNING: "no controller answers",
+    ExitCode.RUNNING: "start: a controller is running already",
+    ExitCode.NOT_FOUND: "no build or worker of that name",
+    ExitCode.REFUSED: "the controller refuses the request or the token",
+    ExitCode.UNAVAILABLE: "the controller answers, but can't do it now",
+    ExitCode.START_FAILED: "start: a port in use, a database out of reach, ...",
+    ExitCode.EXCEPTION: "the build could not be carried out (its reason says why)",
+    ExitCode.TIMEOUT: "the build timed out",
+    ExitCode.CANCELLED: "the build was cancelled",
+    ExitCode.INTERRUPTED: "Ctrl-C; a build that was waited for goes on",
+}
+"""In the words of `latent --help` and docs/cli.md."""
+
+RESULTS = {
+    "success": ExitCode.OK,
+    "failure": ExitCode.FAILURE,
+    "exception": ExitCode.EXCEPTION,
+    "timeout": ExitCode.TIMEOUT,
+    "cancelled": ExitCode.CANCELLED,
+}
+"""The exit code for each result of a build that was waited for."""
+
+
+class CliError(click.ClickException):
+    """The command can't go on: ``message`` says why in one line, ``remedy`` what to do about it."""
+
+    def __init__(self, code: ExitCode, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = int(code)  # type: ignore[misc]  # click looks at the instance, too
+        self.code = code
+        self.remedy = remedy
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.secho(f"latent: {self.message}", file=file, err=True, fg="red")
+        if self.remedy:
+            click.echo(f"  {self.remedy}", file=file, err=True)

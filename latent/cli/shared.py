@@ -1,0 +1,75 @@
+"""What the commands share: the place they are for, their options, and how they tell of a build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from latent.cli import words
+from latent.cli.exits import RESULTS, CliError, ExitCode
+from latent.cli.place import Place
+from latent.cli.screen import Screen
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+pass_place = click.make_pass_decorator(Place)
+
+
+def json_option(function: F) -> F:
+    """``--json``: the documents of the HTTP API instead of text."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON: the documents of the HTTP API.")(function)
+
+
+class NamedValue(click.ParamType[Any, Any]):
+    """``NAME=VALUE``, as a pair of texts."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        name, equals, text = str(value).partition("=")
+        if not equals or not name.strip():
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name.strip(), text
+
+
+def mapping(what: str, given: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """The pairs as a dict; a name that is given twice is an error."""
+    found = dict(given)
+    if len(found) != len(given):
+        names = [name for name, _ in given]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CliError(ExitCode.USAGE, f"{what} {twice!r} is given twice", "give it once")
+    return found
+
+
+def call(place: Place, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+    """One request to the controller of the place."""
+    from latent.cli.client import Client
+
+    return Client(place).call(method, path, **kwargs)
+
+
+def tell_end(screen: Screen, build: dict[str, Any], now: float) -> None:
+    """One line on a finished build."""
+    state = words.state(build)
+    took = words.took(build["started_at"], build["ended_at"], now)
+    reason = f": {build['reason']}" if build["reason"] and state != "success" else ""
+    tail = f" after {took}" if took else ""
+    screen.line(f"build {build['id']} ({words.what(build)}): ", (state, words.STYLES.get(state, "")), f"{tail}{reason}")
+
+
+def leave_with(build: dict[str, Any]) -> None:
+    """End the command with the exit code of the build's result."""
+    code = RESULTS[build["result"]]
+    if code is not ExitCode.OK:
+        raise click.exceptions.Exit(int(code))
+
+
+def print_line(screen: Screen, line: dict[str, Any], as_json: bool) -> None:
+    """One line of a log."""
+    if as_json:
+        screen.document_line(line)
+    else:
+        screen.raw(line["text"], bold=line["stream"] == "header")
