@@ -91,7 +91,7 @@ class World:
 
     # --- driving
 
-    def submit(self, *commands, timeout=3600.0, builder="b", labels=None, env=None, **step):
+    def submit(self, *commands, timeout=3600.0, builder="b", labels=None, **step):
         number = len(self.runs) + 1
         steps = tuple(
             (f"uuid-{number}-{index}", command if isinstance(command, Step) else Step(name=f"s{index}", command=command, **step))

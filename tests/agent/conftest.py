@@ -1,0 +1,3 @@
+from tests.gateways.conftest import gateway, world
+
+__all__ = ["gateway", "world"]
