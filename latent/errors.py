@@ -11,12 +11,14 @@ The tree; what happens next depends on the type alone::
         LatentWorkerThrottled                   the provider asks for fewer calls
         LatentWorkerConfigurationError          image, key, network... named in the config do not exist
       LatentWorkerCannotSubstantiate          this build's own properties: the build fails, the worker is not blamed
+        MissingProperty                         a renderable needs a property that the build lacks (`latent.worker.properties`)
       LatentWorkerSubstantiationCancelled     nobody wants the instance any more: nobody is blamed
       EnrolmentRefused                        an agent's token is wrong, used, or another attempt's
       ProtocolError                           an agent broke its protocol: the call fails, the session stays
         NotYourRun                              the run belongs to another session, or is over
       StoreError                              durable state can't be read or written
         RunNotFound                             no run has this id
+        MachineBusy                             the machine has a live run already (`latent.store.runs`)
         StoreCorrupt                            what is on disk is not what was written
       NotFound                                a build, worker or log that nobody knows
 """
