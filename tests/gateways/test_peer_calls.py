@@ -635,7 +635,7 @@ async def test_a_store_that_can_not_write_means_try_again(gateway, world):
 
 
 @on_loop
-async def test_an_unforeseen_error_is_internal_and_says_little(gateway, world):
+async def test_an_unforeseen_error_is_internal_and_says_little(gateway, world, flush_logged_errors):
     """What nobody foresaw is logged, not told."""
     async with agent(gateway) as stock:
         await stock.attach()
@@ -644,6 +644,7 @@ async def test_an_unforeseen_error_is_internal_and_says_little(gateway, world):
         world.failure = ZeroDivisionError("secret")
         with refused(Code.INTERNAL, "its log says why"):
             await stock.init("1")
+    assert [str(failure.value) for failure in flush_logged_errors(ZeroDivisionError)] == ["secret"]
 
 
 async def _answer(call):
