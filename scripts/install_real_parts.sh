@@ -9,18 +9,25 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ -e /etc/debian_versi
 fi
 UPDATED=false
 
-# install PACKAGE...: true if they are there now
+# install PACKAGE...: true if they are there now; says what went wrong otherwise
 install() {
     if ! $DEBIAN; then
         return 1
     fi
+    local log
+    log=$(mktemp)
     if ! $UPDATED; then
-        apt-get update -qq || true
+        apt-get update -qq >"$log" 2>&1 || cat "$log"
         UPDATED=true
     fi
     echo "Installing $* ..."
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        -o Dpkg::Options::=--force-confold "$@" </dev/null >/dev/null
+    if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        -o Dpkg::Options::=--force-confold "$@" </dev/null >"$log" 2>&1; then
+        cat "$log"
+        rm -f "$log"
+        return 1
+    fi
+    rm -f "$log"
 }
 
 # part WHAT CHECK INSTALL: run INSTALL unless CHECK succeeds
