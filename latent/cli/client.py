@@ -6,6 +6,7 @@ Commands import this when they call, and it imports no Twisted, gRPC or SQLAlche
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -80,8 +81,8 @@ class Client:
                 raise CliError(ExitCode.USAGE, "an API token is needed with --url", "set LATENT_API_TOKEN; it is in state/token")
         else:
             address, token = read_address(place.state / "api.json"), place.token or read_token(place.state / "token")
-            if address is None:
-                raise self._absent()
+            if address is None or not os.path.exists(address.socket):
+                raise self._silent()
             if token is None:
                 raise CliError(
                     ExitCode.REFUSED,
@@ -109,6 +110,16 @@ class Client:
             )
         return NotRunning(f"no controller runs in {place.basedir}", f"start it: {place.command('start')}")
 
+    def _silent(self) -> NotRunning:
+        """What a socket that nobody listens on means: a controller that was killed, or one that is not up yet or any more."""
+        holder = self._place.holder()
+        if holder is None:
+            return self._absent()
+        return NotRunning(
+            f"the controller (process {holder}) runs but does not answer: it is starting, stopping, or stuck",
+            f"try again, or look at {self._place.log}",
+        )
+
     def _lost(self, error: httpx.TransportError) -> CliError:
         """What a failure to talk means."""
         place = self._place
@@ -125,13 +136,7 @@ class Client:
                 f"look at {place.command('health')} and {place.log}",
             )
         if isinstance(error, httpx.ConnectError):
-            holder = place.holder()
-            if holder is not None:
-                return NotRunning(
-                    f"the controller (process {holder}) runs but does not answer: it is starting, stopping, or stuck",
-                    f"try again, or look at {place.log}",
-                )
-            return self._absent()
+            return self._silent()
         return NotRunning("the controller closed the connection: it stopped or was killed", f"look at {place.log}")
 
     def _document(self, answer: httpx.Response) -> Doc:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from latent.cli import words
-from latent.cli.exits import RESULTS, CliError, ExitCode
+from latent.cli.exits import RESULTS, ExitCode
 from latent.cli.place import Place
 from latent.cli.screen import Screen
 
@@ -22,25 +22,16 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON: the documents of the HTTP API.")(function)
 
 
-class NamedValue(click.ParamType[Any, Any]):
-    """``NAME=VALUE``, as a pair of texts."""
-
-    name = "name=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        name, equals, text = str(value).partition("=")
+def named_values(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """The callback of an option that takes NAME=VALUE any number of times: all of them as a dict."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return name.strip(), text
-
-
-def mapping(what: str, given: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """The pairs as a dict; a name that is given twice is an error."""
-    found = dict(given)
-    if len(found) != len(given):
-        names = [name for name, _ in given]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise CliError(ExitCode.USAGE, f"{what} {twice!r} is given twice", "give it once")
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE", ctx, param)
+        if name.strip() in found:
+            raise click.BadParameter(f"{name.strip()!r} is given twice", ctx, param)
+        found[name.strip()] = value
     return found
 
 

@@ -11,7 +11,7 @@ from latent.cli import words
 from latent.cli.exits import CliError, ExitCode
 from latent.cli.place import Place
 from latent.cli.screen import Screen
-from latent.cli.shared import NamedValue, call, json_option, leave_with, mapping, pass_place, print_line, tell_end
+from latent.cli.shared import call, json_option, leave_with, named_values, pass_place, print_line, tell_end
 
 
 class Submit(click.Command):
@@ -28,10 +28,13 @@ class Submit(click.Command):
         return ["[OPTIONS]", "BUILDER | -- COMMAND..."]
 
 
+NAMED: dict[str, Any] = {"multiple": True, "metavar": "NAME=VALUE", "callback": named_values}
+
+
 @click.command(cls=Submit)
 @click.argument("builder", required=False)
-@click.option("-p", "--property", "properties", type=NamedValue(), multiple=True, help="A property of the build. Repeatable.")
-@click.option("-l", "--label", "labels", type=NamedValue(), multiple=True, help="A label that the worker must offer. Repeatable.")
+@click.option("-p", "--property", "properties", **NAMED, help="A property of the build. Repeatable.")
+@click.option("-l", "--label", "labels", **NAMED, help="A label that the worker must offer. Repeatable.")
 @click.option("--priority", type=int, help="Higher goes first [the builder's own, or 0].")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long the build may run [the builder's own, or 3600].")
 @click.option("--name", help="What to call a bare command in lists.")
@@ -44,8 +47,8 @@ def submit(
     ctx: click.Context,
     place: Place,
     builder: str | None,
-    properties: tuple[tuple[str, str], ...],
-    labels: tuple[tuple[str, str], ...],
+    properties: dict[str, str],
+    labels: dict[str, str],
     priority: int | None,
     timeout: float | None,
     name: str | None,
@@ -71,8 +74,8 @@ def submit(
     asked: dict[str, Any] = {
         "builder": builder,
         "command": command[0] if command and len(command) == 1 else command,
-        "properties": mapping("property", properties),
-        "labels": mapping("label", labels),
+        "properties": properties,
+        "labels": labels,
         "priority": priority,
         "timeout": timeout,
         "name": name,

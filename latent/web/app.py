@@ -159,7 +159,7 @@ class Api:
         parse.query(request.args, [])
         return _answer(request, {"workers": [documents.worker(worker) for worker in self._controller.workers()]})
 
-    @app.route("/api/v1/workers/<name>/history", methods=["GET"])
+    @app.route("/api/v1/workers/<path:name>/history", methods=["GET"])
     async def history(self, request: Request, name: str) -> bytes:
         limit = parse.whole(parse.query(request.args, ["limit"]), "limit", 100)
         entries = await self._controller.history(name, limit)

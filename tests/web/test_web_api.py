@@ -10,6 +10,7 @@ from pytest_twisted import ensureDeferred
 from latent.model import Result, Step
 from latent.web.service import MAX_BODY
 from tests.web.fake_controller import NOW, FakeEntry, FakeHealth, FakeWorker
+from tests.web.serving import until
 
 
 @ensureDeferred
@@ -223,7 +224,7 @@ async def test_reconfig_tells_what_changed(world):
 
 
 @ensureDeferred
-async def test_stop_answers_before_it_stops(world, until):
+async def test_stop_answers_before_it_stops(world):
     """The client that asks for the stop gets its answer."""
     answer = await world.call("POST", "/stop", json={"fast": True})
     assert (answer.status_code, answer.json()["fast"]) == (202, True)
@@ -233,7 +234,7 @@ async def test_stop_answers_before_it_stops(world, until):
 
 
 @ensureDeferred
-async def test_a_long_poll_ends_with_the_build(world, until):
+async def test_a_long_poll_ends_with_the_build(world):
     """Waiting for a build answers as soon as it is finished."""
     world.controller.store()
     polling = world.call("GET", "/builds/1?wait=30")

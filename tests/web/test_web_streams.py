@@ -20,6 +20,7 @@ from latent.model import Result, RunStatus
 from latent.web.follow import LOOK_AGAIN, Follower, Outlet, within
 from latent.web.service import ApiService
 from tests.web.fake_controller import FakeController
+from tests.web.serving import until
 
 
 class Reader(Protocol):
@@ -44,7 +45,7 @@ async def ask(world, path):
 
 
 @ensureDeferred
-async def test_a_followed_log_goes_on_through_a_retry(world, until):
+async def test_a_followed_log_goes_on_through_a_retry(world):
     """Following shows each line as it comes, says when another run takes over, and ends with the build."""
     controller = world.controller
     controller.store()
@@ -66,7 +67,7 @@ async def test_a_followed_log_goes_on_through_a_retry(world, until):
 
 @pytest.mark.parametrize("path", ["/builds/1?wait=600", "/builds/1/logs?follow=1", "/builds/1/logs?follow=1&run=100"])
 @ensureDeferred
-async def test_what_a_client_waits_for_is_cancelled_when_it_goes_away(world, until, path):
+async def test_what_a_client_waits_for_is_cancelled_when_it_goes_away(world, path):
     """Nothing waits on for a client that has left."""
     controller = world.controller
     controller.store()
@@ -79,7 +80,7 @@ async def test_what_a_client_waits_for_is_cancelled_when_it_goes_away(world, unt
 
 
 @ensureDeferred
-async def test_a_slow_reader_holds_the_log_back(world, until):
+async def test_a_slow_reader_holds_the_log_back(world):
     """A client that does not read stops the log from being read, and gets all of it when it reads again."""
     controller = world.controller
     controller.store()
@@ -110,7 +111,7 @@ async def test_a_slow_reader_holds_the_log_back(world, until):
 
 
 @ensureDeferred
-async def test_stopping_the_service_closes_its_connections(world, until):
+async def test_stopping_the_service_closes_its_connections(world):
     """A stop ends idle connections and long polls, and removes the socket and its record."""
     controller = world.controller
     controller.store()
@@ -204,7 +205,7 @@ def test_an_outlet_waits_for_its_client():
 
 
 @ensureDeferred
-async def test_a_port_in_use_leaves_nothing_open(world, until):
+async def test_a_port_in_use_leaves_nothing_open(world):
     """A service that can't have its port says so and leaves no socket behind."""
     port = int(world.service.address.url.rpartition(":")[2])
     other = ApiService(
