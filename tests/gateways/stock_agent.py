@@ -4,9 +4,17 @@ import time
 
 import grpc
 import grpc.aio
+import pytest
 
 from latent.wire import peer_pb2 as pb
 from latent.wire import peer_pb2_grpc as stubs
+
+Code = grpc.StatusCode
+
+
+def refused(code, match=""):
+    """The call inside is answered with ``code``."""
+    return pytest.raises(grpc.aio.AioRpcError, check=lambda error: error.code() is code and match in error.details())
 
 
 class StockAgent:
@@ -90,3 +98,13 @@ class StockAgent:
         began = self.started if started is None else started
         finished = began + duration
         await self.call("Done", pb.DoneRequest(id=run, state=pb.WorkflowState(started=began, finished=finished, **state)))
+
+
+def agent(gateway, *args, **kwargs):
+    """A stock agent of ``gateway``."""
+    return StockAgent(gateway.port, *args, **kwargs)
+
+
+async def answer(call):
+    """A call as a coroutine."""
+    return await call

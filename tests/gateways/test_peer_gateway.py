@@ -9,7 +9,7 @@ import pytest
 from latent.errors import ConfigError
 from latent.wire import peer_pb2 as pb
 from tests.gateways.peer_fakes import on_loop, twisted
-from tests.gateways.stock_agent import StockAgent
+from tests.gateways.stock_agent import StockAgent, answer
 
 
 @on_loop
@@ -37,7 +37,7 @@ async def test_parked_calls_are_answered_at_once_when_it_stops(gateway, world):
         run = world.submit("true")
         await stock.next()
         await stock.init("1")
-        calls = [asyncio.ensure_future(_answer(call)) for call in (stock.next(), stock.wait("1"))]
+        calls = [asyncio.ensure_future(answer(call)) for call in (stock.next(), stock.wait("1"))]
         await world.until(lambda: run.waiting and world.parked)
         await twisted(gateway.stop(30))
         for call in calls:
@@ -70,8 +70,4 @@ async def test_a_burst_of_calls_is_answered(gateway, world):
     async with StockAgent(gateway.port, "plain-password") as stock:
         await stock.attach()
         alive = pb.ReportHealthRequest(status="I am alive!")
-        await asyncio.gather(*(_answer(stock.call("ReportHealth", alive)) for _ in range(2000)))
-
-
-async def _answer(call):
-    return await call
+        await asyncio.gather(*(answer(stock.call("ReportHealth", alive)) for _ in range(2000)))

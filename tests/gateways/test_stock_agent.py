@@ -8,7 +8,7 @@ import pytest
 from latent.model import Result, StepStatus
 from latent.wire import peer_pb2 as pb
 from tests.gateways.peer_fakes import on_loop, twisted
-from tests.gateways.stock_agent import StockAgent
+from tests.gateways.stock_agent import StockAgent, answer
 
 
 async def begin(stock, world, run):
@@ -173,9 +173,5 @@ async def test_four_workflows_at_a_time(gateway, world):
         await world.until(lambda: len(world.parked) == 4)
         for _ in range(4):
             world.submit("true")
-        answers = await asyncio.gather(*(_answer(call) for call in parked))
+        answers = await asyncio.gather(*(answer(call) for call in parked))
     assert sorted(answer.workflow.id for answer in answers) == ["1", "2", "3", "4"]
-
-
-async def _answer(call):
-    return await call
