@@ -50,6 +50,10 @@ class Alarm:
         self._call: Wait | None = None
         self._call_at = 0.0
 
+    @property
+    def armed(self) -> bool:
+        return self._at is not None
+
     def set(self, at: float | None) -> None:
         """Ring at ``at`` (POSIX seconds), or never."""
         self._at = at

@@ -47,7 +47,10 @@ LOG_GRACE = 300.0
 
 @define(eq=False)
 class LiveRun:
-    """A run that is not over. ``attempt`` 0: of a plain worker. ``delivered``: the lease was given to the session."""
+    """A run that is not over. ``attempt`` 0: of a plain worker. ``delivered``: the lease was given to the session.
+
+    ``end``: how it ended, for those who still hold it then.
+    """
 
     id: int
     build: Build
@@ -56,6 +59,7 @@ class LiveRun:
     state: leasing.Running
     alarm: Alarm
     delivered: bool = False
+    end: leasing.Over | None = None
     watchers: list[Deferred[bool]] = field(factory=list)
     over: list[Deferred[None]] = field(factory=list)
 
@@ -136,6 +140,8 @@ class Dispatcher:
         if session is None:
             self._change(run, leasing.SessionLost("its agent went away before it was given the build"))
             return
+        # What the claim took to be the attempt may have gone before its instance was there.
+        run.attempt = session.attempt or 0
         self._change(run, leasing.Offered(session.id, self.lease_seconds))
         session.offered.append(run.id)
         self._serve(session)
@@ -148,6 +154,7 @@ class Dispatcher:
             return
         self._change(run, leasing.Offered(session.id, max(self.lease_seconds, self.sessions.timeout)))
         session.offered.append(run.id)
+        self._serve(session)
 
     def cancel(self, run: LiveRun, result: Result, reason: str, *, requeue: bool = False) -> None:
         self._change(run, leasing.CancelAsked(result, reason, requeue))
@@ -169,6 +176,7 @@ class Dispatcher:
         return WorkerBuild(id=run.build.id, builder=request.builder, properties=properties)
 
     def ready(self, worker: str, builds: tuple[str, ...]) -> None:
+        self.absent.pop(worker, None)
         for key in builds:
             if (run := self._runs.get(int(key))) is not None:
                 self.offer(run)
@@ -206,6 +214,7 @@ class Dispatcher:
         for run in self.runs_of(session.worker):
             if run.state.session == session.id:
                 self._change(run, leasing.SessionLost(reason))
+                self._blame_if_not_begun(run, reason)
 
     def next_lease(self, session: Session) -> Deferred[Lease]:
         """A lease for the session, when there is one. Cancelling takes nothing.
@@ -281,9 +290,12 @@ class Dispatcher:
         """The agent says how it ended. Raises NotYourRun; idempotent."""
         if run_id not in self._runs:
             await self._known(session, run_id)
+            await self._store.write(lambda conn: None)  # said again, perhaps while the first is on its way to the disk
             return
         run = self._owned(session, run_id)
-        await self._change(run, leasing.Finished(outcome))
+        written = self._change(run, leasing.Finished(outcome))
+        self._blame_if_not_begun(run, outcome.error or "its agent gave the build back")
+        await written
 
     def cancelled(self, session: Session, run_id: int) -> Deferred[bool]:
         """True once a cancellation is asked for, False once the run is over or if nobody knows it.
@@ -357,15 +369,26 @@ class Dispatcher:
 
     def _tick(self, run: LiveRun) -> None:
         self._change(run, leasing.Tick())
+        self._blame_if_not_begun(run, "its agent did not take a lease in time")
+
+    def _blame_if_not_begun(self, run: LiveRun, reason: str) -> None:
+        """A run that comes back before it has begun counts as no try of its build: so that it does not come back for ever, and at
+        once, its worker backs off."""
+        post = self._roster.get(run.worker)
+        tried_again = run.end is not None and run.end.result is None and run.state.cancelled is None
+        if tried_again and run.state.lease is LeaseState.PENDING and post is not None:
+            post.blame(reason)
 
     def _end(self, run: LiveRun, over: leasing.Over, event: leasing.Event) -> Deferred[None]:
         now = self._clock.seconds()
+        run.end = over
         run.alarm.set(None)
         del self._runs[run.id]
         del self._of_build[run.build.id]
         self._of_worker[run.worker].discard(run.id)
         self._ended[run.id] = _Ended(run.state.session, run.worker, now)
-        self._sweeper.set(now + LOG_GRACE)
+        if not self._sweeper.armed:  # else it would be put off by each that ends
+            self._sweeper.set(now + LOG_GRACE)
         cancelled = run.state.cancelled is not None
         result = over.result
         if result is None and run.build.cancel_requested and not run.state.requeue:
@@ -404,12 +427,11 @@ class Dispatcher:
 
     def _tell_worker(self, run: LiveRun, over: leasing.Over, event: leasing.Event) -> None:
         post = self._roster.get(run.worker)
-        if not isinstance(post, Lifecycle):
-            return
-        if over.lease is LeaseState.COMPLETED:
-            self.absent.pop(run.worker, None)
+        if post is not None and over.lease is LeaseState.COMPLETED:
             post.good_build()
-        if not isinstance(event, leasing.NotReady):
+        if not isinstance(post, Lifecycle):
+            self.worker_changed(run.worker)
+        elif not isinstance(event, leasing.NotReady):
             post.apply(ev.BuildFinished(run.key) if run.state.session is not None else ev.GiveUp(run.key))
 
     # --- logs ----------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from attrs import frozen
 
@@ -27,16 +27,26 @@ class HealthItem:
 
 
 def health(
-    store: Store, roster: Roster, dispatcher: Dispatcher, reaper: Reaper, problems: list[str], now: float
+    store: Store,
+    roster: Roster,
+    dispatcher: Dispatcher,
+    reaper: Reaper,
+    *,
+    problems: list[str],
+    trouble: Mapping[str, str],
+    now: float,
 ) -> list[HealthItem]:
-    """One item for the store and for each worker at least; what is not well has a remedy."""
+    """One item for the store and for each worker at least; what is not well has a remedy.
+
+    ``problems``: what the start found. ``trouble``: worker -> what its plugin does wrong.
+    """
     items = [_store(store)]
     items += [
         HealthItem(subject="controller", ok=False, message=problem, remedy="see the log; it is shown until the next start")
         for problem in problems
     ]
     for post in roster:
-        items += _worker(post, dispatcher, now)
+        items += _worker(post, dispatcher, trouble.get(post.name, ""), now)
     for case in reaper.cases():
         tried = f"tried {case.tries} times, last: {case.error}" if case.tries else "about to be tried"
         items.append(
@@ -59,9 +69,12 @@ def _store(store: Store) -> HealthItem:
     return HealthItem(subject="store", ok=True, message="writes reach the disk")
 
 
-def _worker(post: Post, dispatcher: Dispatcher, now: float) -> Iterator[HealthItem]:
+def _worker(post: Post, dispatcher: Dispatcher, trouble: str, now: float) -> Iterator[HealthItem]:
     subject = f"worker {post.name}"
     bad = False
+    if trouble:
+        bad = True
+        yield HealthItem(subject=subject, ok=False, message=trouble, remedy="mend the plugin; until then it counts as a no")
     if post.quarantine.until > now:
         bad = True
         yield HealthItem(
@@ -69,6 +82,14 @@ def _worker(post: Post, dispatcher: Dispatcher, now: float) -> Iterator[HealthIt
             ok=False,
             message=f"backs off for {post.quarantine.until - now:.0f} s more: {post.quarantine.reason}",
             remedy="mend the cause; it is tried again by itself after the back-off",
+        )
+    if post.unusable:
+        bad = True
+        yield HealthItem(
+            subject=subject,
+            ok=False,
+            message=f"it gets no builds: {post.unusable}",
+            remedy="mend the cause, then run latent reconfig: it is set up again",
         )
     if isinstance(post, Lifecycle) and post.unhealthy:
         bad = True

@@ -132,9 +132,13 @@ class Lifecycle:
             self._held.append(work)
         return done
 
-    def attach(self, attempt: int, session: str) -> Deferred[None]:
-        """The agent of ``attempt`` attaches; fails with EnrolmentRefused if that is not the one expected."""
+    def attach(self, attempt: int, session: str, accepted: Callable[[], None]) -> Deferred[None]:
+        """The agent of ``attempt`` attaches; fails with EnrolmentRefused if that is not the one expected.
+
+        ``accepted`` is called when it is, before its builds are told.
+        """
         answer: Deferred[None] = Deferred()
+        answer.addCallback(lambda _: accepted())
         self._attaching[session] = answer
         self.apply(ev.Attached(attempt, session))
         return answer
@@ -248,14 +252,13 @@ class Lifecycle:
     def _note_health(self, event: ev.Event) -> None:
         """What the last check said of the instance; of one that is going, nobody wants to know any more."""
         if not isinstance(self.state, SubstantiatingStarting | Substantiated):
+            self.unhealthy = ""
             if self._checking is not None:
                 self._checking.cancel()
         elif isinstance(event, ev.Checked) and event.attempt == self.state.attempt:
             self.unhealthy = "" if event.good else event.message
             if self.unhealthy and isinstance(self.state, Substantiated) and self.state.session is not None:
                 self._listener.suspect(self.name, self.state.session, event.message)
-        elif isinstance(event, ev.Started):
-            self.unhealthy = ""
 
     def _not_written(self, event: ev.Event, done: Deferred[Any], failure: TwistedFailure) -> None:
         # Transient faults never come here: the store holds the write back until it succeeds.

@@ -32,6 +32,7 @@ class PlainWorker:
         clock: Clock,
         drop_session: Callable[[str, str, str], None],
         changed: Callable[[str], None],
+        jitter: Callable[[], float],
     ) -> None:
         self.plugin = plugin
         self.name = plugin.name
@@ -39,20 +40,23 @@ class PlainWorker:
         self.since = clock.seconds()
         self.session: str | None = None
         self.removed = False
+        self.setting_up = True
         self.unusable = ""
         self._store = store
         self._clock = clock
         self._drop_session = drop_session
         self._changed = changed
+        self._jitter = jitter
 
     @property
     def state_name(self) -> str:
         return "ATTACHED" if self.session else "DETACHED"
 
-    def attach(self, session: str) -> Deferred[None]:
+    def attach(self, session: str, accepted: Callable[[], None]) -> Deferred[None]:
         """The newest agent is the worker's: one that comes back after a crash must not wait for its old session to lapse."""
         if self.session not in (None, session):
             self._drop_session(self.name, str(self.session), "another agent attached with this worker's password")
+        accepted()
         self._set(session)
         return succeed(None)
 
@@ -70,15 +74,28 @@ class PlainWorker:
             return "no longer declared"
         if self.unusable:
             return self.unusable
+        if self.setting_up:
+            return "it is being set up"
         if self.session is None:
             return "its agent is not attached"
         return quarantining.why_closed(self.quarantine, self._clock.seconds())
 
     def pause(self, paused: bool) -> None:
         change = quarantining.pause if paused else quarantining.unpause
-        self.quarantine = change(self.quarantine)
-        doc = attrs.asdict(self.quarantine)
+        self._set_quarantine(change(self.quarantine))
+
+    def blame(self, reason: str) -> None:
+        """Its agent failed in a way that is not the build's fault: others are to have builds first, for a while."""
+        self._set_quarantine(quarantining.failed(self.quarantine, reason, self._clock.seconds(), self._jitter()))
+
+    def good_build(self) -> None:
+        if self.quarantine != (better := quarantining.good_build(self.quarantine)):
+            self._set_quarantine(better)
+
+    def _set_quarantine(self, quarantine: Quarantine) -> None:
+        self.quarantine = quarantine
+        doc = attrs.asdict(quarantine)
         self._store.write(lambda conn: journal.save_quarantine(conn, self.name, doc)).addErrback(
-            lambda f: log.failure("{worker}: its pause could not be saved", failure=f, worker=self.name)
+            lambda f: log.failure("{worker}: its back-off could not be saved", failure=f, worker=self.name)
         )
         self._changed(self.name)

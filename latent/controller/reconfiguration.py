@@ -1,10 +1,14 @@
-"""Applies a new configuration to a running controller: what did not change is not touched, what goes may end its builds."""
+"""Applies a new configuration to a running controller: what did not change is not touched, what goes may end its builds.
+
+A worker that is replaced by one of another class goes first; its successor waits in `Reconfiguration` until it has.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol, assert_never
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from latent.config.diff import (
@@ -19,17 +23,21 @@ from latent.config.diff import (
     diff,
 )
 from latent.config.settings import Config
+from latent.controller.asking import ask
+from latent.controller.clock import Clock
 from latent.controller.dispatcher import Dispatcher
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.plain import PlainWorker
-from latent.controller.roster import Post, Roster
+from latent.controller.roster import Roster
 from latent.controller.scheduler import Scheduler
 from latent.core import events as ev
-from latent.core.states import NotSubstantiated, ShutDown
-from latent.worker import hooks
-from latent.worker.base import AbstractLatentWorker, AbstractWorker
+from latent.core.states import NotSubstantiated, ShutDown, Substantiated, SubstantiatingStarting
+from latent.worker.base import AbstractWorker
 
 log = Logger()
+
+SET_UP_TIMEOUT = 60.0
+"""Seconds that a plugin's reconfigService has."""
 
 
 class Reconfigurable(Protocol):
@@ -40,28 +48,44 @@ class Reconfigurable(Protocol):
     dispatcher: Dispatcher
     scheduler: Scheduler
 
-    async def add_worker(self, plugin: AbstractWorker) -> Post: ...
+    async def add_workers(self, plugins: Collection[AbstractWorker]) -> None: ...
     def apply_limits(self, config: Config) -> None: ...
 
 
 class Reconfiguration:
-    def __init__(self, controller: Reconfigurable) -> None:
+    def __init__(self, controller: Reconfigurable, clock: Clock) -> None:
         self._controller = controller
+        self._clock = clock
         self._successors: dict[str, AbstractWorker] = {}
+        self._one_at_a_time = DeferredLock()
         self._stopped = False
 
     async def apply(self, config: Config) -> list[str]:
         """What was done, a line each, for whoever asked."""
+        await self._one_at_a_time.acquire()
+        try:
+            return await self._apply(config)
+        finally:
+            self._one_at_a_time.release()
+
+    async def _apply(self, config: Config) -> list[str]:
         controller = self._controller
         changes = diff(controller.config, config)
         controller.apply_limits(config)
-        done = []
+        done: list[str] = []
+        added: list[AbstractWorker] = []
         for change in changes:
             match change:
                 case WorkerRemoved(name):
+                    self._successors.pop(name, None)
                     done.append(self._retire(name, str(change)))
+                case WorkerAdded(name) if name in controller.roster:
+                    # It was removed a moment ago and still has an instance or a build.
+                    self._successors[name] = config.workers[name]
+                    done.append(f"{change}, once the one of that name before it has gone")
                 case WorkerAdded(name):
-                    done.append(await self._add(config.workers[name], str(change)))
+                    added.append(config.workers[name])
+                    done.append(str(change))
                 case WorkerChanged(name, replaced=True):
                     self._successors[name] = config.workers[name]
                     done.append(self._retire(name, str(change)))
@@ -71,25 +95,24 @@ class Reconfiguration:
                     done.append(str(change))
                 case _:
                     assert_never(change)
+        await controller.add_workers(added)
+        touched = {change.name for change in changes if isinstance(change, WorkerAdded | WorkerChanged)}
+        for post in controller.roster:
+            if post.unusable and not post.removed and post.name not in touched and post.name in config.workers:
+                done.append(await self._change(post.name, config.workers[post.name], f"worker {post.name}: set up again"))
         controller.scheduler.poke()
         return done or ["nothing changed"]
 
-    async def _add(self, plugin: AbstractWorker, what: str) -> str:
-        if plugin.name in self._controller.roster:
-            # It was removed a moment ago and still has an instance or a build.
-            self._successors[plugin.name] = plugin
-            return f"{what}, once the one of that name before it has gone"
-        await self._controller.add_worker(plugin)
-        return what
-
     async def _change(self, name: str, plugin: AbstractWorker, what: str) -> str:
         post = self._controller.roster.get(name)
-        if post is None:
-            return await self._add(plugin, what)
+        if post is None or post.removed:
+            # The one that is there is on its way out; what comes after it is what changed.
+            self._successors[name] = plugin
+            return what
         old = post.plugin.declaration
         args, kwargs = plugin.arguments
         try:
-            await hooks.call(post.plugin.reconfigService, *args, **kwargs)
+            await ask(self._clock, SET_UP_TIMEOUT, post.plugin.reconfigService, *args, **kwargs)
         except Exception as error:
             log.failure("{worker}: reconfigService failed", worker=name)
             post.unusable = f"reconfigService failed: {error}"
@@ -111,35 +134,29 @@ class Reconfiguration:
             return what
         post.removed = True
         busy = self._controller.dispatcher.load_of(name)
-        if isinstance(post, Lifecycle):
-            post.apply(ev.Reconfigured(post.plugin.policy(), outdated=True))
         self.worker_changed(name)
         return f"{what}, after its last build ({busy} running)" if busy else what
 
     def worker_changed(self, name: str) -> None:
-        """A worker that is to go has come to rest: let it go, and let its successor in."""
-        controller = self._controller
-        post = controller.roster.get(name)
-        if post is None or not post.removed or self._stopped or controller.dispatcher.load_of(name):
+        """A worker that is to go: see that its instance goes; when it has come to rest, let it go, and its successor in."""
+        post = self._controller.roster.get(name)
+        if post is None or not post.removed or self._stopped:
             return
         if isinstance(post, Lifecycle):
+            if isinstance(post.state, SubstantiatingStarting | Substantiated) and not post.state.retiring:
+                post.apply(ev.Reconfigured(post.plugin.policy(), outdated=True))
             if not isinstance(post.state, NotSubstantiated | ShutDown):
                 return
-        else:
+        if self._controller.dispatcher.load_of(name) or post.setting_up:
+            return
+        if isinstance(post, PlainWorker):
             self._close_session(post)
-        controller.roster.remove(name)
+        self._controller.roster.remove(name)
         successor = self._successors.pop(name, None)
         if successor is not None:
-            Deferred.fromCoroutine(self._succeed(successor, post)).addErrback(
+            Deferred.fromCoroutine(self._controller.add_workers([successor])).addErrback(
                 lambda f: log.failure("{worker}: its new declaration could not be applied", f, worker=name)
             )
-
-    async def _succeed(self, plugin: AbstractWorker, before: Post) -> None:
-        post = await self._controller.add_worker(plugin)
-        if isinstance(post, Lifecycle) and isinstance(before, Lifecycle) and isinstance(plugin, AbstractLatentWorker):
-            # Attempts are never reused, also when the worker becomes one of another kind.
-            post.state = NotSubstantiated(policy=plugin.policy(), attempt=before.state.attempt)
-        self._controller.scheduler.poke()
 
     def _close_session(self, post: PlainWorker) -> None:
         if post.session is not None:

@@ -1,40 +1,45 @@
 """What a controller does with what the one before it left: read it, ask the plugins what exists, and feed the difference in.
 
-Each worker is recovered by itself; one whose row is damaged or whose plugin fails is reported and holds up no other.
+Builds, runs and sessions come back at once, from the store alone. Then each worker is recovered by itself: one whose row is
+damaged or whose plugin fails or hangs is reported and holds up no other. Until a worker is recovered, what happens to it waits
+(`latent.controller.lifecycle.Lifecycle.resumed`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 from sqlalchemy import Connection
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from latent.controller.asking import ask
 from latent.controller.clock import Clock
 from latent.controller.dispatcher import Dispatcher
 from latent.controller.identity import Identity
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.queue import BuildQueue
-from latent.controller.roster import Post, Roster
+from latent.controller.roster import Roster
 from latent.core import events as ev
 from latent.core import leasing
 from latent.core.quarantine import Quarantine
 from latent.core.states import (
     InsubstantiatingSubstantiating,
     NotSubstantiated,
+    ShutDown,
     State,
     Substantiated,
     Substantiating,
     SubstantiatingStarting,
 )
 from latent.errors import StoreError
-from latent.model import JSON, Attempt, BuildState, Result, RunStatus
+from latent.model import JSON, Attempt, Build, BuildState, LeaseState, Result, RunStatus
 from latent.store import attempts, builds, journal, sessions
 from latent.store.database import Store
 from latent.store.states import load
-from latent.worker import hooks, results
+from latent.worker import results
 from latent.worker.base import AbstractLatentWorker, AbstractWorker, ListedInstance
 
 log = Logger()
@@ -45,56 +50,84 @@ ANSWER_TIMEOUT = 60.0
 
 @frozen(kw_only=True)
 class Remains:
-    """What the store has of the time before. ``damaged``: worker -> why its row can't be read."""
+    """What the store has of the time before. ``damaged``: worker -> why its row can't be read. ``live``: the attempts that are
+    neither stopped nor gone, oldest first."""
 
     states: Mapping[str, JSON]
     damaged: Mapping[str, str]
     quarantines: Mapping[str, JSON]
-    live: Mapping[str, attempts.LiveAttempt]
-    condemned: list[attempts.Condemned]
+    live: Mapping[str, list[attempts.LiveAttempt]]
     problems: list[str] = field(factory=list)
 
 
 async def read_remains(store: Store) -> Remains:
     states, damaged = await store.read(journal.load)
-    live = await store.read(attempts.live)
-    return Remains(
-        states=states,
-        damaged=damaged,
-        quarantines=await store.read(journal.load_quarantines),
-        live={found.attempt.worker: found for found in live},
-        condemned=await store.read(attempts.condemned),
-    )
+    live: dict[str, list[attempts.LiveAttempt]] = {}
+    for found in await store.read(attempts.live):
+        live.setdefault(found.attempt.worker, []).append(found)
+    return Remains(states=states, damaged=damaged, quarantines=await store.read(journal.load_quarantines), live=live)
 
 
-def state_of(plugin: AbstractLatentWorker, remains: Remains) -> State:
+async def state_of(plugin: AbstractLatentWorker, remains: Remains, store: Store) -> State:
     """The state that the worker was in; with a damaged row, that of a worker whose last attempt is over."""
-    last = remains.live.get(plugin.name)
-    fallback = NotSubstantiated(policy=plugin.policy(), attempt=last.attempt.number if last else 0)
     damage = remains.damaged.get(plugin.name, "")
     doc = remains.states.get(plugin.name)
-    if doc is not None and not damage:
+    if doc is None and not damage:
+        return NotSubstantiated(policy=plugin.policy())
+    if not damage:
         try:
             return load(doc, plugin.policy())
         except StoreError as error:
             damage = str(error)
-    if damage:
-        remains.problems.append(
-            f"worker {plugin.name}: its state can't be read ({damage}); what its last attempt made is destroyed"
-        )
-    return fallback
+    remains.problems.append(f"worker {plugin.name}: its state can't be read ({damage}); what its last attempt made is destroyed")
+    return NotSubstantiated(policy=plugin.policy(), attempt=await store.read(lambda conn: attempts.last(conn, plugin.name)))
 
 
 def quarantine_of(plugin: AbstractWorker, remains: Remains) -> Quarantine:
     doc = remains.quarantines.get(plugin.name)
     try:
-        return Quarantine(**doc) if doc else Quarantine()
+        return _quarantine(doc) if doc else Quarantine()
     except TypeError as error:
         remains.problems.append(f"worker {plugin.name}: its back-off can't be read ({error}); it starts without one")
         return Quarantine()
 
 
+def _quarantine(doc: JSON) -> Quarantine:
+    """Raises TypeError."""
+    quarantine = Quarantine(**doc)
+    for value in (quarantine.step, quarantine.until):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{value!r} is no number")
+    if not isinstance(quarantine.reason, str) or not isinstance(quarantine.paused, bool):
+        raise TypeError(f"{doc!r} is none")
+    return quarantine
+
+
+@define(eq=False)
+class _Listing:
+    """One call of list_instances, for all who want to know."""
+
+    outcome: tuple[ListedInstance, ...] | Failure | None = None
+    waiting: list[Deferred[tuple[ListedInstance, ...]]] = field(factory=list)
+
+    def is_known(self, outcome: tuple[ListedInstance, ...] | Failure) -> None:
+        self.outcome = outcome
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            waiter.callback(outcome)
+
+    def wait(self) -> Deferred[tuple[ListedInstance, ...]]:
+        waiter: Deferred[tuple[ListedInstance, ...]] = Deferred()
+        if self.outcome is None:
+            self.waiting.append(waiter)
+        else:
+            waiter.callback(self.outcome)
+        return waiter
+
+
 class Recovery:
+    """One recovery, with one look at each provider. ``remains.problems`` is added to."""
+
     def __init__(
         self,
         store: Store,
@@ -103,6 +136,7 @@ class Recovery:
         queue: BuildQueue,
         dispatcher: Dispatcher,
         identity: Identity,
+        remains: Remains,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -110,145 +144,181 @@ class Recovery:
         self._queue = queue
         self._dispatcher = dispatcher
         self._identity = identity
+        self._remains = remains
+        self._listings: dict[str, _Listing] = {}
 
-    async def run(self, remains: Remains) -> list[attempts.Condemned]:
-        """Bring runs, sessions and workers back. Returns what the reaper is to look after; ``remains.problems`` is added to."""
-        await self._builds_and_runs(remains)
-        for row in await self._store.read(sessions.open_sessions):
-            self._session(row)
-        await self._workers(self._roster.latent(), remains)
-        await self._condemn_strays(remains)
-        return await self._store.read(attempts.condemned)
+    # --- builds and sessions -------------------------------------------------------------------------------------------------
 
-    # --- builds --------------------------------------------------------------------------------------------------------------
-
-    async def _builds_and_runs(self, remains: Remains) -> None:
+    async def builds_and_sessions(self) -> None:
+        """Bring back what the store alone knows. The runs of latent workers are settled with their workers."""
         unfinished, unreadable = await self._store.read(builds.unfinished)
         for build_id, why in unreadable.items():
-            remains.problems.append(f"build {build_id} can't be read and is left alone: {why}")
+            self._remains.problems.append(f"build {build_id} can't be read and is left alone: {why}")
+        open_sessions = {row.id: row for row in await self._store.read(sessions.open_sessions)}
         known = {build.id: build for build in unfinished}
-        now = self._clock.seconds()
         for found in await self._store.read(builds.live_runs):
             build = known.pop(found.build_id, None)
             if build is None:
+                await self._free_machine(found)
                 continue
-            request = build.request
-            state = leasing.Running(
-                timeout=request.timeout,
-                tries=build.attempts,
-                max_attempts=request.max_attempts,
-                cancelled=Result.CANCELLED if build.cancel_requested else None,
-                reason="cancelled before the restart" if build.cancel_requested else "",
-            )
-            if found.status is RunStatus.RUNNING:
-                state = evolve(
-                    state,
-                    lease=found.lease,
-                    session=found.session_id,
-                    # The agent could not renew while nobody listened: it gets a whole session's time to come back.
-                    expires=now + max(self._dispatcher.lease_seconds, self._dispatcher.sessions.timeout),
-                    ends_by=max(now, (found.started_at or now) + request.timeout),
-                )
-            self._dispatcher.add(found.run_id, build, found.worker, found.attempt, state)
+            row = open_sessions.get(found.session_id or 0)
+            attempt = found.attempt if row is None else row.attempt or 0
+            self._dispatcher.add(found.run_id, build, found.worker, attempt, self._lease(found, build))
         for build in known.values():
             if build.cancel_requested:
                 await self._end_cancelled(build.id)
             else:
                 self._queue.put(build if build.state is BuildState.QUEUED else evolve(build, state=BuildState.QUEUED))
+        for row in open_sessions.values():
+            await self._session(row)
+        for run in self._dispatcher.live():
+            if not isinstance(self._roster.get(run.worker), Lifecycle):
+                if run.state.session is None:
+                    self._dispatcher.abandon(run, "the controller was restarted before an agent had it")
+                self._cancel_again(run.id)
+
+    def _lease(self, found: builds.LiveRun, build: Build) -> leasing.Running:
+        request = build.request
+        state = leasing.Running(timeout=request.timeout, tries=build.attempts, max_attempts=request.max_attempts)
+        if found.status is not RunStatus.RUNNING:
+            return state
+        now = self._clock.seconds()
+        return evolve(
+            state,
+            lease=found.lease,
+            session=found.session_id,
+            # The agent could not renew while nobody listened: it gets a whole session's time to come back.
+            expires=now + max(self._dispatcher.lease_seconds, self._dispatcher.sessions.timeout),
+            ends_by=max(now, (found.started_at or now) + request.timeout),
+        )
+
+    async def _free_machine(self, found: builds.LiveRun) -> None:
+        """A run whose build can't be read: nobody will end it, and its worker must not stay occupied."""
+        now = self._clock.seconds()
+        why = f"its build {found.build_id} can't be read"
+        await self._store.write(
+            lambda conn: builds.finish(
+                conn,
+                found.run_id,
+                status=RunStatus.INTERRUPTED,
+                exit_code=None,
+                error_code="unreadable",
+                error_msg=why,
+                at=now,
+                lease=LeaseState.CANCELLED,
+                build_state=BuildState.QUEUED,
+                build_result=None,
+                reason=why,
+            )
+        )
 
     async def _end_cancelled(self, build_id: int) -> None:
         now = self._clock.seconds()
-        await self._store.write(lambda conn: builds.end(conn, build_id, Result.CANCELLED, "cancelled before the restart", now))
+        await self._store.write(lambda conn: builds.end(conn, build_id, Result.CANCELLED, CANCELLED_BEFORE, now))
 
-    def _session(self, row: sessions.SessionRow) -> None:
+    def _cancel_again(self, run_id: int) -> None:
+        """The cancellation that was asked for before; the agent may not have heard of it."""
+        run = self._dispatcher.get(run_id)
+        if run is not None and run.build.cancel_requested:
+            self._dispatcher.cancel(run, Result.CANCELLED, CANCELLED_BEFORE)
+
+    async def _session(self, row: sessions.SessionRow) -> None:
         if row.worker in self._roster:
             self._dispatcher.sessions.recovered(row)
-
-    # --- workers -------------------------------------------------------------------------------------------------------------
-
-    async def _workers(self, posts: Iterable[Lifecycle], remains: Remains) -> None:
-        await DeferredList([Deferred.fromCoroutine(self._worker(post, remains)) for post in posts], consumeErrors=True)
-        for run in self._dispatcher.live():
-            self._settle_run(run.id, self._roster.get(run.worker))
-
-    async def _worker(self, post: Lifecycle, remains: Remains) -> None:
-        if isinstance(post.state, NotSubstantiated):
-            await post.resumed(None)
             return
-        found: bool | None = None
-        try:
-            found = await self._found(post, remains.live.get(post.name))
-        except Exception as error:
-            log.failure("{worker}: its plugin could not say what exists", worker=post.name)
-            remains.problems.append(f"worker {post.name}: its plugin could not say whether its instance is there: {error}")
-        await post.resumed(found)
+        now = self._clock.seconds()
+        await self._store.write(lambda conn: sessions.close_session(conn, row.id, "its worker is no longer declared", now))
 
-    async def _found(self, post: Lifecycle, live: attempts.LiveAttempt | None) -> bool | None:
+    # --- one worker ----------------------------------------------------------------------------------------------------------
+
+    async def worker(self, post: Lifecycle) -> None:
+        """Ask the plugin what exists, tell the worker, and bring it and its runs in line. Its plugin is set up."""
+        found: bool | None = None
+        if not _at_rest(post.state):
+            try:
+                found = await self._found(post)
+            except Exception as error:
+                log.failure("{worker}: its plugin could not say what exists", worker=post.name)
+                self._remains.problems.append(
+                    f"worker {post.name}: its plugin could not say whether its instance is there: {error}"
+                )
+        await self._condemn_forgotten(post)
+        await post.resumed(found)
+        self._settle(post)
+
+    async def _found(self, post: Lifecycle) -> bool | None:
         """Whether the instance of the worker's attempt is there; None if the plugin can't tell."""
         plugin = post.plugin
         plugin.enrolment = self._identity.enrolment(post.attempt)
-        if isinstance(post.state, Substantiating) or not plugin.supports("resume_instance"):
+        if isinstance(post.state, Substantiating) or post.unusable or not plugin.supports("resume_instance"):
             return None
-        handle = live.handle if live is not None and live.attempt == post.attempt else None
+        handle = next((one.handle for one in self._remains.live.get(post.name, ()) if one.attempt == post.attempt), None)
         if handle is None:
             if not plugin.supports("list_instances"):
                 return None
-            mine = [i for i in await self._listed(plugin) if i.attempt == post.attempt]
+            mine = [one for one in await self._listed(plugin) if one.attempt == post.attempt]
             if not mine:
                 return False
             handle = mine[0].handle
             await self._store.write(lambda conn: attempts.set_handle(conn, post.attempt, handle))
-        return results.resume_result(plugin, await self._limited(plugin.resume_instance, handle))
+        return results.resume_result(plugin, await ask(self._clock, ANSWER_TIMEOUT, plugin.resume_instance, handle))
 
-    def _settle_run(self, run_id: int, post: Post | None) -> None:
-        """A run and its worker must agree; what only one of them knows is put right."""
-        run = self._dispatcher.get(run_id)
-        if run is None:
-            return
-        if not isinstance(post, Lifecycle):
-            if run.state.session is None:
-                self._dispatcher.abandon(run, "the controller was restarted before an agent had it")
-            return
-        match post.state:
-            case Substantiated(builds=held) if run.key in held:
-                if run.state.session is None:
-                    self._dispatcher.offer_when_attached(run)
-            case SubstantiatingStarting(waiters=waiters) | Substantiating(waiters=waiters) if run.key in waiters:
-                pass
-            case InsubstantiatingSubstantiating(waiters=waiters) if run.key in waiters:
-                pass
-            case _:
-                self._dispatcher.abandon(run, "the controller was restarted before its worker had it")
-        if isinstance(post.state, Substantiated):
-            for key in post.state.builds:
-                if self._dispatcher.get(int(key)) is None:
-                    post.apply(ev.BuildFinished(key))
+    async def _condemn_forgotten(self, post: Lifecycle) -> None:
+        """Attempts that are not known to be over, and that the worker's state says nothing of: its row was damaged."""
+        now = self._clock.seconds()
+        forgotten = [one.attempt for one in self._remains.live.get(post.name, ()) if not _accounts_for(post, one.attempt)]
+
+        def write(conn: Connection) -> None:
+            for attempt in forgotten:
+                attempts.condemn(conn, attempt, "its worker's state was lost", now)
+
+        if forgotten:
+            await self._store.write(write)
+
+    def _settle(self, post: Lifecycle) -> None:
+        """Runs and their worker must agree; what only one of them knows is put right."""
+        for run in self._dispatcher.runs_of(post.name):
+            match post.state:
+                case Substantiated(builds=held) if run.key in held:
+                    if run.state.session is None:
+                        run.attempt = post.state.attempt
+                        self._dispatcher.offer_when_attached(run)
+                case SubstantiatingStarting(waiters=waiters) | Substantiating(waiters=waiters) if run.key in waiters:
+                    pass
+                case InsubstantiatingSubstantiating(waiters=waiters) if run.key in waiters:
+                    pass
+                case _:
+                    self._dispatcher.abandon(run, "the controller was restarted before its worker had it")
+            self._cancel_again(run.id)
+        for key in _builds_of(post.state):
+            if self._dispatcher.get(int(key)) is None:
+                post.apply(ev.GiveUp(key))
 
     # --- instances that nobody expects ---------------------------------------------------------------------------------------
 
-    async def _condemn_strays(self, remains: Remains) -> None:
-        """What the providers have of ours that no worker's state accounts for."""
+    async def strays(self) -> dict[Attempt, AbstractLatentWorker]:
+        """Condemn what the providers have of ours that no worker's state accounts for; each with the plugin that found it."""
+        finders: dict[Attempt, AbstractLatentWorker] = {}
         for scope, plugin in self._scopes().items():
             try:
                 listed = await self._listed(plugin)
             except Exception as error:
-                remains.problems.append(f"{scope}: its instances could not be listed, so strays would not be seen: {error}")
+                self._remains.problems.append(f"{scope}: its instances could not be listed, so strays would not be seen: {error}")
                 continue
             for instance in listed:
-                if not self._is_accounted_for(instance.attempt):
+                post = self._roster.get(instance.attempt.worker)
+                if not isinstance(post, Lifecycle) or not _accounts_for(post, instance.attempt):
+                    finders[instance.attempt] = plugin
                     await self._condemn(instance)
+        return finders
 
     def _scopes(self) -> dict[str, AbstractLatentWorker]:
         """One plugin for each place that is to be listed; plugins that share a place say so by the same `list_scope`."""
         scopes: dict[str, AbstractLatentWorker] = {}
         for post in self._roster.latent():
-            if post.plugin.supports("list_instances"):
-                scopes.setdefault(f"{type(post.plugin).__name__} {post.plugin.list_scope()}", post.plugin)
+            if not post.unusable and post.plugin.supports("list_instances"):
+                scopes.setdefault(_scope(post.plugin), post.plugin)
         return scopes
-
-    def _is_accounted_for(self, attempt: Attempt) -> bool:
-        post = self._roster.get(attempt.worker)
-        return isinstance(post, Lifecycle) and post.attempt == attempt and not isinstance(post.state, NotSubstantiated)
 
     async def _condemn(self, instance: ListedInstance) -> None:
         now = self._clock.seconds()
@@ -262,8 +332,38 @@ class Recovery:
         await self._store.write(write)
 
     async def _listed(self, plugin: AbstractLatentWorker) -> list[ListedInstance]:
-        listed = results.listed(plugin, await self._limited(plugin.list_instances))
-        return [instance for instance in listed if instance.controller_id == self._identity.controller_id]
+        """What is ours in the plugin's place, asked for once."""
+        scope = _scope(plugin)
+        listing = self._listings.get(scope)
+        if listing is None:
+            listing = self._listings[scope] = _Listing()
+            asked = ask(self._clock, ANSWER_TIMEOUT, plugin.list_instances)
+            asked.addCallback(lambda result: results.listed(plugin, result)).addBoth(listing.is_known)
+        return [instance for instance in await listing.wait() if instance.controller_id == self._identity.controller_id]
 
-    def _limited(self, hook: Callable[..., object], *args: object) -> Deferred[object]:
-        return maybeDeferred(hooks.call, hook, *args).addTimeout(ANSWER_TIMEOUT, self._clock)  # type: ignore[arg-type]
+
+CANCELLED_BEFORE = "cancelled before the restart"
+
+
+def _scope(plugin: AbstractLatentWorker) -> str:
+    return f"{type(plugin).__name__} {plugin.list_scope()}"
+
+
+def _at_rest(state: State) -> bool:
+    return isinstance(state, NotSubstantiated | ShutDown)
+
+
+def _accounts_for(post: Lifecycle, attempt: Attempt) -> bool:
+    return post.attempt == attempt and not _at_rest(post.state)
+
+
+def _builds_of(state: State) -> Iterable[str]:
+    match state:
+        case Substantiated(builds=held):
+            return sorted(held)
+        case SubstantiatingStarting(waiters=waiters) | Substantiating(waiters=waiters):
+            return waiters
+        case InsubstantiatingSubstantiating(waiters=waiters):
+            return waiters
+        case _:
+            return ()

@@ -16,15 +16,25 @@ class Roster:
     def __init__(self) -> None:
         self._posts: dict[str, Post] = {}
         self._passwords: dict[str, str] = {}
+        self._hashes: dict[str, str] = {}
 
     def add(self, post: Post) -> None:
+        """Take it in or, with another password, anew: the one that it had is worth nothing from now on."""
+        self._forget_password(post.name)
         self._posts[post.name] = post
         if isinstance(post, PlainWorker) and post.plugin.password:
-            self._passwords[token_hash(post.plugin.password)] = post.name
+            hashed = token_hash(post.plugin.password)
+            self._passwords[hashed] = post.name
+            self._hashes[post.name] = hashed
 
     def remove(self, name: str) -> None:
         self._posts.pop(name, None)
-        self._passwords = {hashed: worker for hashed, worker in self._passwords.items() if worker != name}
+        self._forget_password(name)
+
+    def _forget_password(self, name: str) -> None:
+        hashed = self._hashes.pop(name, None)
+        if hashed is not None and self._passwords.get(hashed) == name:
+            del self._passwords[hashed]
 
     def get(self, name: str) -> Post | None:
         return self._posts.get(name)

@@ -20,11 +20,12 @@ from latent.controller.lifecycle import Lifecycle
 from latent.controller.queue import BuildQueue
 from latent.controller.roster import Post, Roster
 from latent.core import events as ev
-from latent.core.planning import WORKER, Assign, Availability, Limits, Seat, Start, plan
+from latent.core.planning import WORKER, Assign, Availability, Limits, Line, Seat, Start, plan
 from latent.core.states import (
     Insubstantiating,
     InsubstantiatingSubstantiating,
     NotSubstantiated,
+    ShutDown,
     Substantiated,
     Substantiating,
     SubstantiatingStarting,
@@ -35,6 +36,9 @@ from latent.store.database import Store
 from latent.store.runs import MachineBusy
 
 log = Logger()
+
+STARTING = Substantiating | SubstantiatingStarting | InsubstantiatingSubstantiating
+"""The states of a worker that count as starting: an instance is on its way, or is next."""
 
 BUSY_AGAIN = 5.0
 """Seconds after which a worker that the store calls busy, though nothing here says so, is tried again."""
@@ -67,6 +71,7 @@ class Scheduler:
         """No more claims."""
         self._stopped = True
         self._later.set(None)
+        self.compatibility.stop()
         if self._pass is not None:
             self._pass.cancel()
             self._pass = None
@@ -89,15 +94,13 @@ class Scheduler:
         self._pass = None
         if not len(self._queue):
             return
-        seats = [self._seat(post) for post in self._roster]
         lines = self._queue.lanes()
-        unknown = self.compatibility.ask(self._roster, lines, self._queue)
-        if unknown:
-            return  # the answers poke
+        unknown = self.compatibility.ask(self._roster, self._offer, lines, self._queue)
+        seats = [self._seat(post) for post in self._roster]
         latent = self._roster.latent()
-        instances = sum(1 for post in latent if not isinstance(post.state, NotSubstantiated))
-        starting = sum(1 for post in latent if isinstance(post.state, Substantiating | SubstantiatingStarting))
-        planned = plan(lines, seats, self.limits, instances=instances, starting=starting)
+        instances = sum(1 for post in latent if not isinstance(post.state, NotSubstantiated | ShutDown))
+        starting = sum(1 for post in latent if isinstance(post.state, STARTING))
+        planned = plan(_without(lines, unknown), seats, self.limits, instances=instances, starting=starting)
         self._queue.explain(planned.waits)
         for decision in planned.decisions:
             self._claim(decision)
@@ -112,6 +115,8 @@ class Scheduler:
 
     def _seat(self, post: Post) -> Seat:
         limit = post.plugin.max_builds or 1
+        if (agent := self._dispatcher.sessions.of_worker(post.name)) is not None:
+            limit = min(limit, agent.capacity)
         free = limit - self._dispatcher.load_of(post.name) - self._reserved.get(post.name, 0)
         closed = post.why_closed() or self._why_occupied(post.name)
         offer = self._offer(post)
@@ -123,8 +128,10 @@ class Scheduler:
         match post.state:
             case Substantiated(session=session) if session is not None:
                 availability = Availability.WARM
-            case Substantiating() | SubstantiatingStarting() | InsubstantiatingSubstantiating():
+            case Substantiating() | SubstantiatingStarting():
                 availability = Availability.COMING
+            case Substantiated() | Insubstantiating() | InsubstantiatingSubstantiating():
+                availability = Availability.GOING
             case _:
                 availability = Availability.COLD
         return Seat(
@@ -212,6 +219,13 @@ class Scheduler:
             return
         self._queue.put(build)
         self.poke()
+
+
+def _without(lines: list[Line], builds: set[int]) -> list[Line]:
+    """The lines without those builds; still as many, in the same order."""
+    if not builds:
+        return lines
+    return [evolve(line, builds=[entry for entry in line.builds if entry[1] not in builds]) for line in lines]
 
 
 def _claim_slot(conn: Connection, build_id: int, slots: list[str], worker: str, attempt: int, now: float) -> int:

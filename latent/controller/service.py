@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from latent.config.builder import Builder
 from latent.config.settings import Config
 from latent.controller import recovery
+from latent.controller.asking import ask
 from latent.controller.clock import Clock
 from latent.controller.dispatcher import Dispatcher
 from latent.controller.health import HealthItem, health
@@ -23,7 +24,7 @@ from latent.controller.lifecycle import Lifecycle
 from latent.controller.plain import PlainWorker
 from latent.controller.queue import BuildQueue
 from latent.controller.reaper import Reaper
-from latent.controller.reconfiguration import Reconfiguration
+from latent.controller.reconfiguration import SET_UP_TIMEOUT, Reconfiguration
 from latent.controller.recovery import Recovery, Remains
 from latent.controller.roster import Post, Roster
 from latent.controller.scheduler import Scheduler
@@ -31,10 +32,9 @@ from latent.controller.sessions import Sessions
 from latent.core.planning import Limits
 from latent.errors import ConfigError, NotFound
 from latent.model import JSON, Build, BuildRequest, BuildState, LogLine, Result, Run, StepState
+from latent.store import attempts, journal
 from latent.store import builds as rows
-from latent.store import journal
 from latent.store.database import Store
-from latent.worker import hooks
 from latent.worker.base import AbstractLatentWorker, AbstractWorker
 
 log = Logger()
@@ -115,11 +115,12 @@ class Controller:
         self.reaper = Reaper(store, clock, self.roster, self.identity)
         self.problems: list[str] = []
         self.started = False
+        self._recovered: Deferred[None] | None = None
         self._reactor = reactor
         self._clock = clock
         self._state_dir = state_dir
         self._jitter = jitter
-        self._reconfiguration = Reconfiguration(self)
+        self._reconfiguration = Reconfiguration(self, clock)
         self._housekeeping = LoopingCall(self._prune)
         self._housekeeping.clock = clock  # type: ignore[assignment]
         self._stopping = False
@@ -134,23 +135,50 @@ class Controller:
     # --- its life ------------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take up what the controller before this one left, then work. Gateways must be listening already."""
+        """Take up what the controller before this one left, then work. Gateways listen already, and are opened after this.
+
+        Builds, runs and sessions are back when this answers. Workers come back one by one as their plugins answer, and get builds
+        from then on.
+        """
         remains = await recovery.read_remains(self.store)
         self.problems = remains.problems
         for worker in self.config.workers.values():
-            await self.add_worker(worker, remains)
+            await self._enlist(worker, remains)
         self._report_undeclared(remains)
-        recover = Recovery(self.store, self._clock, self.roster, self.queue, self.dispatcher, self.identity)
-        self.reaper.take(await recover.run(remains))
-        for problem in self.problems:
-            log.warn("{problem}", problem=problem)
+        recover = self._recovery(remains)
+        await recover.builds_and_sessions()
+        if self._stopping:
+            return
         self.started = True
         self._housekeeping.start(DAY / 24, now=True)
         self.scheduler.start()
+        self._recovered = Deferred.fromCoroutine(self._recover(recover))
+        self._recovered.addErrback(lambda f: log.failure("the recovery failed", f))
 
-    async def add_worker(self, plugin: AbstractWorker, remains: Remains | None = None) -> Post:
-        """Set the plugin up and take it into the roster. One that can't be is there too, and says why it serves nothing."""
-        remains = remains or Remains(states={}, damaged={}, quarantines={}, live={}, condemned=[], problems=self.problems)
+    async def _recover(self, recover: Recovery) -> None:
+        await DeferredList([Deferred.fromCoroutine(self._set_up(post, recover)) for post in self.roster], consumeErrors=True)
+        if self._stopping:
+            return
+        finders = await recover.strays()
+        self.reaper.take(await self.store.read(attempts.condemned), finders)
+        for problem in self.problems:
+            log.warn("{problem}", problem=problem)
+
+    def _recovery(self, remains: Remains) -> Recovery:
+        return Recovery(self.store, self._clock, self.roster, self.queue, self.dispatcher, self.identity, remains)
+
+    async def add_workers(self, plugins: Collection[AbstractWorker]) -> None:
+        """Take workers in while the controller runs: with what is known of them, if they were declared before."""
+        if not plugins:
+            return
+        remains = evolve(await recovery.read_remains(self.store), problems=self.problems)
+        recover = self._recovery(remains)
+        posts = [await self._enlist(plugin, remains) for plugin in plugins]
+        await DeferredList([Deferred.fromCoroutine(self._set_up(post, recover)) for post in posts], consumeErrors=True)
+        self.reaper.take(await self.store.read(attempts.condemned))
+
+    async def _enlist(self, plugin: AbstractWorker, remains: Remains) -> Post:
+        """Take the plugin into the roster. It serves nothing until it is set up."""
         quarantine = recovery.quarantine_of(plugin, remains)
         plugin.reactor = self._reactor
         plugin.state_dir = self._state_dir
@@ -158,7 +186,7 @@ class Controller:
         if isinstance(plugin, AbstractLatentWorker):
             post = Lifecycle(
                 plugin,
-                recovery.state_of(plugin, remains),
+                await recovery.state_of(plugin, remains, self.store),
                 quarantine,
                 store=self.store,
                 clock=self._clock,
@@ -174,33 +202,44 @@ class Controller:
                 clock=self._clock,
                 drop_session=self.dispatcher.sessions.drop,
                 changed=self.dispatcher.changed,
+                jitter=self._jitter,
             )
         self.roster.add(post)
-        args, kwargs = plugin.arguments
-        try:
-            await hooks.call(plugin.reconfigService, *args, **kwargs)
-        except Exception as error:
-            log.failure("{worker}: reconfigService failed", worker=plugin.name)
-            post.unusable = f"reconfigService failed: {error}"
-            self.problems.append(f"worker {plugin.name} gets no builds: reconfigService failed: {error}")
         return post
+
+    async def _set_up(self, post: Post, recover: Recovery) -> None:
+        """Set the plugin up and bring its worker back. One that can't be set up is there too, and says why it serves nothing."""
+        args, kwargs = post.plugin.arguments
+        try:
+            await ask(self._clock, SET_UP_TIMEOUT, post.plugin.reconfigService, *args, **kwargs)
+        except Exception as error:
+            log.failure("{worker}: reconfigService failed", worker=post.name)
+            post.unusable = f"reconfigService failed: {error}"
+        if isinstance(post, Lifecycle):
+            await recover.worker(post)
+        post.setting_up = False
+        self.dispatcher.changed(post.name)
 
     def _report_undeclared(self, remains: Remains) -> None:
         for name, live in remains.live.items():
-            if name not in self.roster:
+            if not isinstance(self.roster.get(name), Lifecycle):
                 self.problems.append(
-                    f"worker {name} is no longer declared, but attempt {live.attempt.number} of it was up: "
+                    f"worker {name} is no longer declared as it was, but attempt {live[-1].attempt.number} of it was up: "
                     f"declare it again so that its instance can be stopped, or see to it by hand"
                 )
 
     async def stop(self, fast: bool = False) -> None:
         """No new builds; unless ``fast``, those that run may end; then every instance is stopped. Instances first, store last."""
+        self._stopping = True
         if not self.started:
             return
-        self._stopping = True
         self.scheduler.stop()
         if not fast:
             await self._drained()
+        elif self._recovered is not None:
+            self._recovered.cancel()
+        if self._recovered is not None:
+            await self._recovered
         self.reaper.stop()
         await DeferredList([post.shut_down(fast) for post in self.roster.latent()], consumeErrors=True)
         if self._housekeeping.running:
@@ -377,8 +416,15 @@ class Controller:
         return post
 
     def health(self) -> list[HealthItem]:
-        now = self._clock.seconds()
-        return health(self.store, self.roster, self.dispatcher, self.reaper, self.problems, now)
+        return health(
+            self.store,
+            self.roster,
+            self.dispatcher,
+            self.reaper,
+            problems=self.problems,
+            trouble=self.scheduler.compatibility.trouble,
+            now=self._clock.seconds(),
+        )
 
     async def history(self, worker: str, limit: int = 100) -> Sequence[journal.JournalEntry]:
         """The worker's journal, oldest first, the last ``limit`` entries. Raises NotFound."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Protocol
 
 from attrs import define, field
@@ -145,7 +146,8 @@ class Sessions:
 
     def _admit(self, session: Session) -> None:
         self._open[session.id] = session
-        self._sweeper.set(self._clock.seconds() + self._sweep_interval())
+        if not self._sweeper.armed:  # else it would be put off by each that comes
+            self._sweeper.set(self._clock.seconds() + self._sweep_interval())
 
     # --- while it is open ----------------------------------------------------------------------------------------------------
 
@@ -189,6 +191,8 @@ class Sessions:
                 conn, session.id, capacity=session.capacity, labels=session.labels, info=session.info
             )
         )
+        if session.closed:
+            raise EnrolmentRefused(f"session {session.id} is closed: {session.close_reason}")
         if session.attached:
             return
         try:
@@ -200,15 +204,18 @@ class Sessions:
     def _attach(self, session: Session) -> Deferred[None]:
         session.attached = True
         worker = self._roster.get(session.worker)
-        if worker is not None:
-            self._attached[session.worker] = session
         if isinstance(worker, Lifecycle) and session.attempt is not None:
-            return worker.attach(session.attempt, session.key)
+            return worker.attach(session.attempt, session.key, partial(self._accepted, session))
         if isinstance(worker, PlainWorker) and session.attempt is None:
-            return worker.attach(session.key)
+            return worker.attach(session.key, partial(self._accepted, session))
         refused: Deferred[None] = Deferred()
         refused.errback(EnrolmentRefused(f"worker {session.worker} is no longer declared as it was"))
         return refused
+
+    def _accepted(self, session: Session) -> None:
+        # Not before: one that is refused must not be taken for the worker's. Not after: builds wait for it.
+        if not session.closed:
+            self._attached[session.worker] = session
 
     def _attach_failed(self, failure: Failure, session: Session) -> None:
         Deferred.fromCoroutine(self.close(session, str(failure.value))).addErrback(

@@ -123,7 +123,8 @@ def step(state: Running, event: Event, now: float) -> State:
                 lease=LeaseState.ACTIVE,
                 session=session,
                 expires=now + seconds,
-                ends_by=now + state.timeout,
+                # One that was cancelled before it began has the cancellation's time, not the build's.
+                ends_by=now + state.timeout if state.cancelled is None else state.ends_by,
                 tries=state.tries + 1,
             )
         case Renewed(seconds):
@@ -134,7 +135,8 @@ def step(state: Running, event: Event, now: float) -> State:
             return _interrupted(state, "session_lost", reason)
         case CancelAsked(result, reason, requeue):
             if state.cancelled is not None:
-                return state
+                # Who wants the build to end for good is not put off by one who only wanted this run to end.
+                return evolve(state, cancelled=result, reason=reason, requeue=False) if state.requeue and not requeue else state
             asked = evolve(state, cancelled=result, reason=reason, requeue=requeue)
             # Nobody holds it: there is nobody to wait for.
             return asked_over(asked) if state.session is None else evolve(asked, ends_by=now + CANCEL_GRACE)
@@ -207,6 +209,10 @@ def _finished(state: Running, outcome: Outcome) -> Over:
             return evolve(asked_over(state), exit_code=outcome.exit_code)
         case Result.CANCELLED:
             return _interrupted(state, "agent_stopped", outcome.error or "its agent was stopped")
+        case Result.EXCEPTION if state.lease is LeaseState.PENDING and state.cancelled is None:
+            # It could not even be begun, and no agent would fare better: nothing here counts as a try, so there would be no end.
+            reason = outcome.error or "its agent could not begin"
+            return evolve(_interrupted(state, "agent_error", reason), result=Result.EXCEPTION)
         case Result.EXCEPTION:
             return _interrupted(state, "agent_error", outcome.error or "its agent failed")
         case _:

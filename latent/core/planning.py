@@ -1,7 +1,7 @@
 """Which queued build goes to which worker, and why. Data in, decisions out.
 
-An instance that is up and free is preferred, then one that is coming up and has room, then a worker without an instance. An idle
-instance that won't do for the build is replaced only when nothing else can serve it.
+An instance that is up and free is preferred, then one that is coming up and has room, then a worker without an instance, then one
+whose instance has to go first. An idle instance that won't do for the build is replaced only when nothing else can serve it.
 
 Builds that require the same come as one `Line`, and workers that offer the same are kept in one `_Group`, so that each pair is
 matched once however many there are of each; a line of which one build has to wait is not looked at further. The cost is linear
@@ -12,24 +12,24 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, field, frozen
 
 from latent.core.matching import label_mismatch
 from latent.model import Offer, Requirements
 
-
 WORKER = "worker"
 """The label by which a build asks for one worker. `Seat.offer` is without it, else no two workers would offer the same."""
 
 
 class Availability(enum.Enum):
-    """What a worker can do for a new build now."""
+    """What a worker can do for a new build now. GOING: there is an instance, but it has to go before the next can start."""
 
     WARM = "warm"
     COMING = "coming"
     COLD = "cold"
+    GOING = "going"
     CLOSED = "closed"
 
 
@@ -115,7 +115,7 @@ class _Group:
 
     def begin(self, seat: Seat) -> None:
         """What the seat has room for beyond its first build joins the same start."""
-        cold = self.seats[Availability.COLD]
+        cold = self.seats[seat.availability]
         at = next(i for i in range(len(cold) - 1, -1, -1) if cold[i] is seat)
         del cold[at]
         self.seats[Availability.COMING].append(seat)
@@ -152,7 +152,7 @@ def plan(lines: Sequence[Line], seats: Sequence[Seat], limits: Limits, *, instan
     heapq.heapify(heads)
     while heads:
         (_, build), number, at = heapq.heappop(heads)
-        blocked = _limit_reached(limits, instances, starting)
+        blocked = _blocked(limits, instances, starting)
         decision = _place(build, candidates[number], free, picky, blocked)
         if isinstance(decision, str):
             waits[number] = waits[number] or decision
@@ -163,21 +163,25 @@ def plan(lines: Sequence[Line], seats: Sequence[Seat], limits: Limits, *, instan
             free[decision.worker] -= 1
             if isinstance(decision, Start) and decision.worker not in begun:
                 begun.add(decision.worker)
-                if named[decision.worker].availability is not Availability.COMING:
-                    instances += 0 if decision.replace else 1
-                    starting += 1
+                availability = named[decision.worker].availability
+                instances += availability is Availability.COLD
+                starting += availability is not Availability.COMING
+                if decision.replace:
+                    free[decision.worker] = 0  # nobody gets what is going; the next one is there to be joined in the next plan
         if at + 1 < len(lines[number].builds):
             heapq.heappush(heads, (lines[number].builds[at + 1], number, at + 1))
     return Plan(decisions, waits)
 
 
-def _place(build: int, kind: _Candidates, free: dict[str, int], picky: Iterable[Seat], blocked: str) -> Decision | str:
-    """Where the build goes, or why it waits."""
+def _place(
+    build: int, kind: _Candidates, free: dict[str, int], picky: Iterable[Seat], blocked: Mapping[Availability, str]
+) -> Decision | str:
+    """Where the build goes, or why it waits. ``blocked``: the limit that forbids more of them."""
     if not kind.groups:
         return kind.mismatch
-    for availability in (Availability.WARM, Availability.COMING, Availability.COLD):
-        if availability is Availability.COLD and blocked:
-            break
+    for availability in (Availability.WARM, Availability.COMING, Availability.COLD, Availability.GOING):
+        if blocked.get(availability):
+            continue
         for group in kind.groups:
             seat = group.take(availability, build, free)
             if seat is None:
@@ -188,12 +192,12 @@ def _place(build: int, kind: _Candidates, free: dict[str, int], picky: Iterable[
                 return Start(build, seat.worker, "its instance is coming up and has room")
             group.begin(seat)
             return Start(build, seat.worker, "no instance that fits is free")
-    for seat in picky:
+    for seat in () if blocked.get(Availability.GOING) else picky:
         fits = any(group.offer == seat.offer and seat in group.seats[seat.availability] for group in kind.groups)
         if fits and build in seat.incompatible and free[seat.worker] == seat.free:
             why = "its idle instance won't do for this build, and nothing else can serve it"
             return Start(build, seat.worker, why, replace=True)
-    return blocked or _why_wait(kind)
+    return blocked.get(Availability.COLD) or _why_wait(kind)
 
 
 def _grouped(seats: Sequence[Seat]) -> list[_Group]:
@@ -228,12 +232,14 @@ def _candidates(needs: Requirements, groups: list[_Group], named: dict[str, Seat
     return _Candidates(fitting, f"no worker fits: {mismatch}")
 
 
-def _limit_reached(limits: Limits, instances: int, starting: int) -> str:
-    if limits.max_instances is not None and instances >= limits.max_instances:
-        return f"as many instances as the limit max_instances={limits.max_instances} allows are up"
+def _blocked(limits: Limits, instances: int, starting: int) -> Mapping[Availability, str]:
+    """Why no more of them may be started. One that takes the place of an instance that goes does not add to those that are up."""
     if limits.max_starting is not None and starting >= limits.max_starting:
-        return f"as many instances as the limit max_starting={limits.max_starting} allows are starting"
-    return ""
+        why = f"as many instances as the limit max_starting={limits.max_starting} allows are starting"
+        return {Availability.COLD: why, Availability.GOING: why}
+    if limits.max_instances is not None and instances >= limits.max_instances:
+        return {Availability.COLD: f"as many instances as the limit max_instances={limits.max_instances} allows are up"}
+    return {}
 
 
 def _why_wait(kind: _Candidates) -> str:
