@@ -176,3 +176,12 @@ def deadlines(state: State) -> dict[Timer, float]:
 
 def _due(call: Call | None) -> dict[Timer, float | None]:
     return {call.hook: call.deadline} if call else {}
+
+
+def just(build: str | None) -> tuple[str, ...]:
+    """Who waits when an instance is wanted for ``build``, or (None) to be warm."""
+    return () if build is None else (build,)
+
+
+def without(waiters: tuple[str, ...], build: str) -> tuple[str, ...]:
+    return tuple(b for b in waiters if b != build)

@@ -20,44 +20,8 @@ from typing import assert_never
 
 from attrs import evolve
 
-from latent.core.events import (
-    Accept,
-    Action,
-    Attached,
-    BackOff,
-    BuildFinished,
-    BuildStarted,
-    CancelCall,
-    Checked,
-    CheckInstance,
-    Condemn,
-    Detached,
-    DropSession,
-    Event,
-    Failure,
-    Fault,
-    GiveUp,
-    Insubstantiate,
-    Interrupt,
-    MachineFailed,
-    MachineStarted,
-    NotifyMissing,
-    Ready,
-    Reconfigured,
-    Recovered,
-    Refuse,
-    Shutdown,
-    Started,
-    StartFailed,
-    StartInstance,
-    StartMachine,
-    StopFailed,
-    StopInstance,
-    Stopped,
-    Substantiate,
-    TimedOut,
-    Unready,
-)
+from latent.core import events as ev
+from latent.core.answers import BUSY, OUTDATED, SHUTTING_DOWN, blame, failed, infrastructure, late, nobody, too_late, unready
 from latent.core.states import (
     Call,
     Insubstantiating,
@@ -70,15 +34,17 @@ from latent.core.states import (
     Substantiating,
     SubstantiatingStarting,
     Timer,
+    just,
+    without,
 )
 
 CANCEL_GRACE = 30.0
 """Seconds that a cancelled hook has to unwind before it is given up."""
 
-Next = tuple[State, tuple[Action, ...]]
+Next = tuple[State, tuple[ev.Action, ...]]
 
 
-def step(state: State, event: Event, now: float) -> Next:
+def step(state: State, event: ev.Event, now: float) -> Next:
     """What follows when ``event`` meets ``state`` at ``now`` (POSIX seconds). An event that means nothing changes nothing."""
     match state:
         case NotSubstantiated():
@@ -99,173 +65,167 @@ def step(state: State, event: Event, now: float) -> Next:
             assert_never(state)
 
 
-def _not_substantiated(state: NotSubstantiated, event: Event, now: float) -> Next:
+def _not_substantiated(state: NotSubstantiated, event: ev.Event, now: float) -> Next:
     match event:
-        case Substantiate(build):
-            return _begin(state.policy, state.attempt, _waiters(build), now + state.policy.missing_timeout, now)
-        case Attached(_, session):
-            return state, (Refuse(session, "no instance of this worker is expected"),)
-        case BuildStarted(build):
-            return state, (_too_late(build),)
-        case Started(attempt) | StartFailed(attempt):
-            return state, (_condemn_late(attempt),)
-        case Reconfigured(policy):
+        case ev.Substantiate(build):
+            return _begin(state.policy, state.attempt, just(build), now + state.policy.missing_timeout, now)
+        case ev.Attached(_, session):
+            return state, (ev.Refuse(session, "no instance of this worker is expected"),)
+        case ev.BuildStarted(build):
+            return state, (too_late(build),)
+        case ev.Started(attempt) | ev.StartFailed(attempt):
+            return state, (late(attempt),)
+        case ev.Reconfigured(policy):
             return evolve(state, policy=policy), ()
-        case Shutdown():
+        case ev.Shutdown():
             return ShutDown(policy=state.policy, attempt=state.attempt), ()
-        case (
-            GiveUp() | MachineStarted() | MachineFailed() | Detached() | Checked() | BuildFinished()
-            | Insubstantiate() | Stopped() | StopFailed() | TimedOut() | Recovered()
-        ):  # fmt: skip
+        case (ev.GiveUp() | ev.MachineStarted() | ev.MachineFailed() | ev.Detached() | ev.Checked() | ev.BuildFinished()
+              | ev.Insubstantiate() | ev.Stopped() | ev.StopFailed() | ev.TimedOut() | ev.Recovered()):  # fmt: skip
             return state, ()
         case _:
             assert_never(event)
 
 
-def _substantiating(state: Substantiating, event: Event, now: float) -> Next:
+def _substantiating(state: Substantiating, event: ev.Event, now: float) -> Next:
     rest = NotSubstantiated(policy=state.policy, attempt=state.attempt)
     match event:
-        case Substantiate(build, replace):
+        case ev.Substantiate(build, replace):
             return _wait_too(state, build, replace)
-        case GiveUp(build) if build in state.waiters:
-            left = _without(state.waiters, build)
+        case ev.GiveUp(build) if build in state.waiters:
+            left = without(state.waiters, build)
             return (evolve(state, waiters=left) if left else rest), ()
-        case MachineStarted(attempt) if attempt == state.attempt:
+        case ev.MachineStarted(attempt) if attempt == state.attempt:
             return _start(state.policy, attempt, state.waiters, state.missing_deadline, now)
-        case MachineFailed(attempt, failure) if attempt == state.attempt:
-            return rest, (*_unready(state.waiters, failure), *_blame(failure))
-        case TimedOut(Timer.MISSING) if now >= state.missing_deadline:
-            failure = _infrastructure(f"its machine did not start in {state.policy.missing_timeout:g} s")
-            return rest, (*_unready(state.waiters, failure), *_blame(failure), NotifyMissing(state.attempt))
-        case Attached(_, session):
-            return state, (Refuse(session, "its instance has not been started"),)
-        case BuildStarted(build):
-            return state, (_too_late(build),)
-        case Started(attempt) | StartFailed(attempt):
-            return state, (_condemn_late(attempt),)
-        case Insubstantiate(reason):
-            return rest, _unready(state.waiters, _nobody(reason))
-        case Reconfigured(policy):
+        case ev.MachineFailed(attempt, failure) if attempt == state.attempt:
+            return rest, (*unready(state.waiters, failure), *blame(failure))
+        case ev.TimedOut(Timer.MISSING) if now >= state.missing_deadline:
+            failure = infrastructure(f"its machine did not start in {state.policy.missing_timeout:g} s")
+            return rest, (*unready(state.waiters, failure), *blame(failure), ev.NotifyMissing(state.attempt))
+        case ev.Attached(_, session):
+            return state, (ev.Refuse(session, "its instance has not been started"),)
+        case ev.BuildStarted(build):
+            return state, (too_late(build),)
+        case ev.Started(attempt) | ev.StartFailed(attempt):
+            return state, (late(attempt),)
+        case ev.Insubstantiate(reason):
+            return rest, unready(state.waiters, nobody(reason))
+        case ev.Reconfigured(policy):
             return evolve(state, policy=policy), ()
-        case Shutdown():
-            return ShutDown(policy=state.policy, attempt=state.attempt), _unready(state.waiters, _nobody(SHUTTING_DOWN))
-        case Recovered():
-            return state, (StartMachine(state.attempt),)
-        case (
-            GiveUp() | MachineStarted() | MachineFailed() | Detached() | Checked() | BuildFinished()
-            | Stopped() | StopFailed() | TimedOut()
-        ):  # fmt: skip
+        case ev.Shutdown():
+            return ShutDown(policy=state.policy, attempt=state.attempt), unready(state.waiters, nobody(SHUTTING_DOWN))
+        case ev.Recovered():
+            return state, (ev.StartMachine(state.attempt),)
+        case (ev.GiveUp() | ev.MachineStarted() | ev.MachineFailed() | ev.Detached() | ev.Checked() | ev.BuildFinished()
+              | ev.Stopped() | ev.StopFailed() | ev.TimedOut()):  # fmt: skip
             return state, ()
         case _:
             assert_never(event)
 
 
-def _starting(state: SubstantiatingStarting, event: Event, now: float) -> Next:
+def _starting(state: SubstantiatingStarting, event: ev.Event, now: float) -> Next:
     match event:
-        case Substantiate(build, replace) if (replace or state.retiring) and not state.waiters:
+        case ev.Substantiate(build, replace) if (replace or state.retiring) and not state.waiters:
             return _start_another(state, build, replace, now)
-        case Substantiate(build, replace):
+        case ev.Substantiate(build, replace):
             return _wait_too(state, build, replace or bool(state.retiring))
-        case GiveUp(build) if build in state.waiters:
-            left = _without(state.waiters, build)
+        case ev.GiveUp(build) if build in state.waiters:
+            left = without(state.waiters, build)
             return (evolve(state, waiters=left), ()) if left else _leave(evolve(state, waiters=()), now)
-        case Started(attempt) if state.start and attempt == state.attempt:
+        case ev.Started(attempt) if state.start and attempt == state.attempt:
             return evolve(state, start=None, check_deadline=now + state.policy.check_instance_interval), ()
-        case StartFailed(attempt, failure) if state.start and attempt == state.attempt:
+        case ev.StartFailed(attempt, failure) if state.start and attempt == state.attempt:
             return _fail(evolve(state, start=None), failure, now)
-        case Started(attempt) | StartFailed(attempt) if attempt != state.attempt:
-            return state, (_condemn_late(attempt),)
-        case TimedOut(Timer.START) if state.start and now >= state.start.deadline:
+        case ev.Started(attempt) | ev.StartFailed(attempt) if attempt != state.attempt:
+            return state, (late(attempt),)
+        case ev.TimedOut(Timer.START) if state.start and now >= state.start.deadline:
             message = f"start_instance did not answer in {state.policy.start_timeout:g} s"
-            return _fail(state, _infrastructure(message), now, cancel=True)
-        case TimedOut(Timer.MISSING) if now >= state.missing_deadline:
+            return _fail(state, infrastructure(message), now, cancel=True)
+        case ev.TimedOut(Timer.MISSING) if now >= state.missing_deadline:
             message = f"its agent did not attach in {state.policy.missing_timeout:g} s"
-            after, actions = _fail(state, _infrastructure(message), now)
-            return after, (*actions, NotifyMissing(state.attempt))
-        case TimedOut(Timer.CHECK) if state.check_deadline is not None and now >= state.check_deadline:
-            return evolve(state, check_deadline=None), (CheckInstance(state.attempt),)
-        case Checked(attempt, good, message) if attempt == state.attempt and state.start is None:
+            after, actions = _fail(state, infrastructure(message), now)
+            return after, (*actions, ev.NotifyMissing(state.attempt))
+        case ev.TimedOut(Timer.CHECK) if state.check_deadline is not None and now >= state.check_deadline:
+            return evolve(state, check_deadline=None), (ev.CheckInstance(state.attempt),)
+        case ev.Checked(attempt, good, message) if attempt == state.attempt and state.start is None:
             if good:
                 return evolve(state, check_deadline=now + state.policy.check_instance_interval), ()
-            return _fail(state, _infrastructure(f"its instance is not good: {message}"), now)
-        case Attached(attempt, session) if attempt == state.attempt:
+            return _fail(state, infrastructure(f"its instance is not good: {message}"), now)
+        case ev.Attached(attempt, session) if attempt == state.attempt:
             return _attach(state, session, now)
-        case Attached(attempt, session):
-            return state, (Refuse(session, f"it belongs to attempt {attempt}; attempt {state.attempt} is expected"),)
-        case BuildStarted(build):
-            return state, (_too_late(build),)
-        case Insubstantiate(reason, fast):
+        case ev.Attached(attempt, session):
+            return state, (ev.Refuse(session, f"it belongs to attempt {attempt}; attempt {state.attempt} is expected"),)
+        case ev.BuildStarted(build):
+            return state, (too_late(build),)
+        case ev.Insubstantiate(reason, fast):
             after, actions = _leave(state, now, fast=fast)
-            return after, (*_unready(state.waiters, _nobody(reason)), *actions)
-        case Reconfigured(policy, outdated):
-            return evolve(state, policy=policy, retiring=state.retiring or _outdated(outdated)), ()
-        case Shutdown(fast):
+            return after, (*unready(state.waiters, nobody(reason)), *actions)
+        case ev.Reconfigured(policy, outdated):
+            return evolve(state, policy=policy, retiring=state.retiring or (OUTDATED if outdated else "")), ()
+        case ev.Shutdown(fast):
             after, actions = _leave(state, now, fast=fast, then_shut_down=True)
-            return after, (*_unready(state.waiters, _nobody(SHUTTING_DOWN)), *actions)
-        case Recovered(found):
+            return after, (*unready(state.waiters, nobody(SHUTTING_DOWN)), *actions)
+        case ev.Recovered(found):
             return _recover_starting(state, found, now)
-        case (
-            GiveUp() | MachineStarted() | MachineFailed() | Started() | StartFailed() | Detached() | Checked() | BuildFinished()
-            | Stopped() | StopFailed() | TimedOut()
-        ):  # fmt: skip
+        case (ev.GiveUp() | ev.MachineStarted() | ev.MachineFailed() | ev.Started() | ev.StartFailed() | ev.Detached()
+              | ev.Checked() | ev.BuildFinished() | ev.Stopped() | ev.StopFailed() | ev.TimedOut()):  # fmt: skip
             return state, ()
         case _:
             assert_never(event)
 
 
-def _substantiated(state: Substantiated, event: Event, now: float) -> Next:
+def _substantiated(state: Substantiated, event: ev.Event, now: float) -> Next:
     match event:
-        case Substantiate(build, replace):
+        case ev.Substantiate(build, replace):
             return _substantiate_again(state, build, replace, now)
-        case BuildStarted(build):
+        case ev.BuildStarted(build):
             if state.session is None or state.retiring:
-                return state, (_too_late(build),)
+                return state, (too_late(build),)
             return evolve(state, builds=state.builds | {build}, idle_deadline=None), ()
-        case BuildFinished(build) | GiveUp(build):
+        case ev.BuildFinished(build) | ev.GiveUp(build):
             if build not in state.builds:
                 return state, ()
             return _settle(evolve(state, builds=state.builds - {build}), now)
-        case Started(attempt) if state.start and attempt == state.attempt:
+        case ev.Started(attempt) if state.start and attempt == state.attempt:
             return evolve(state, start=None, check_deadline=now + state.policy.check_instance_interval), ()
-        case StartFailed(attempt, failure) if state.start and attempt == state.attempt:
+        case ev.StartFailed(attempt, failure) if state.start and attempt == state.attempt:
             after, actions = _retire(evolve(state, start=None), f"start_instance failed: {failure.message}", now)
-            return after, (*actions, *_blame(failure))
-        case Started(attempt) | StartFailed(attempt) if attempt != state.attempt:
-            return state, (_condemn_late(attempt),)
-        case TimedOut(Timer.START) if state.start and not state.start.cancelled and now >= state.start.deadline:
+            return after, (*actions, *blame(failure))
+        case ev.Started(attempt) | ev.StartFailed(attempt) if attempt != state.attempt:
+            return state, (late(attempt),)
+        case ev.TimedOut(Timer.START) if state.start and not state.start.cancelled and now >= state.start.deadline:
             message = f"start_instance did not answer in {state.policy.start_timeout:g} s, though the agent attached"
             # The agent is there, so its builds may end; but the plugin does not know its instance: no more after them.
             cancelled = evolve(state, start=Call(Timer.START, now + CANCEL_GRACE, cancelled=True))
             after, actions = _retire(cancelled, message, now)
-            return after, (CancelCall(state.attempt, Timer.START), *actions)
-        case TimedOut(Timer.CHECK) if state.check_deadline is not None and now >= state.check_deadline:
-            return evolve(state, check_deadline=None), (CheckInstance(state.attempt),)
-        case Checked(attempt, good, message) if attempt == state.attempt and state.start is None:
+            return after, (ev.CancelCall(state.attempt, Timer.START), *actions)
+        case ev.TimedOut(Timer.CHECK) if state.check_deadline is not None and now >= state.check_deadline:
+            return evolve(state, check_deadline=None), (ev.CheckInstance(state.attempt),)
+        case ev.Checked(attempt, good, message) if attempt == state.attempt and state.start is None:
             checked = evolve(state, check_deadline=now + state.policy.check_instance_interval)
             if good:
                 return checked, ()
             reason = f"its instance is not good: {message}"
             # An agent that is attached is better evidence than the provider's word: let its builds end.
             return _retire(checked, reason, now) if state.session is not None else _leave(state, now, reason=reason)
-        case TimedOut(Timer.IDLE) if state.idle_deadline is not None and now >= state.idle_deadline:
+        case ev.TimedOut(Timer.IDLE) if state.idle_deadline is not None and now >= state.idle_deadline:
             return _leave(state, now)
-        case TimedOut(Timer.REATTACH) if state.reattach_deadline is not None and now >= state.reattach_deadline:
+        case ev.TimedOut(Timer.REATTACH) if state.reattach_deadline is not None and now >= state.reattach_deadline:
             return _leave(state, now, reason=f"its agent was away for {state.policy.reattach_timeout:g} s")
-        case Attached(attempt, session) if attempt == state.attempt:
-            drop = (DropSession(state.session, "its agent attached again"),) if state.session not in (None, session) else ()
-            return evolve(state, session=session, reattach_deadline=None), (*drop, Accept(session))
-        case Attached(attempt, session):
-            return state, (Refuse(session, f"it belongs to attempt {attempt}; attempt {state.attempt} is up"),)
-        case Detached(session) if session == state.session:
+        case ev.Attached(attempt, session) if attempt == state.attempt:
+            drop = (ev.DropSession(state.session, "its agent attached again"),) if state.session not in (None, session) else ()
+            return evolve(state, session=session, reattach_deadline=None), (*drop, ev.Accept(session))
+        case ev.Attached(attempt, session):
+            return state, (ev.Refuse(session, f"it belongs to attempt {attempt}; attempt {state.attempt} is up"),)
+        case ev.Detached(session) if session == state.session:
             return _detached(state, now), ()
-        case Insubstantiate(reason, fast):
+        case ev.Insubstantiate(reason, fast):
             return _leave(state, now, reason=reason, fast=fast)
-        case Reconfigured(policy, outdated):
+        case ev.Reconfigured(policy, outdated):
             changed = evolve(state, policy=policy)
-            return _retire(changed, _outdated(True), now) if outdated else _settle(changed, now)
-        case Shutdown(fast):
+            return _retire(changed, OUTDATED, now) if outdated else _settle(changed, now)
+        case ev.Shutdown(fast):
             return _leave(state, now, reason=SHUTTING_DOWN, fast=fast, then_shut_down=True)
-        case Recovered(found):
+        case ev.Recovered(found):
             if state.start and not found:
                 # No stop is known to reach what the start left: when its builds are over, it is condemned.
                 dead = Call(Timer.START, now, cancelled=True)
@@ -275,104 +235,100 @@ def _substantiated(state: Substantiated, event: Event, now: float) -> Next:
             kept = _detached(evolve(state, start=None, check_deadline=now), now)
             # The policy may have changed while the controller was down; an idle timer that still fits it runs on.
             return _settle(kept, now) if kept.idle_deadline is None or kept.policy.build_wait_timeout <= 0 else (kept, ())
-        case (
-            MachineStarted() | MachineFailed() | Started() | StartFailed() | Detached() | Checked()
-            | Stopped() | StopFailed() | TimedOut()
-        ):  # fmt: skip
+        case (ev.MachineStarted() | ev.MachineFailed() | ev.Started() | ev.StartFailed() | ev.Detached() | ev.Checked()
+              | ev.Stopped() | ev.StopFailed() | ev.TimedOut()):  # fmt: skip
             return state, ()
         case _:
             assert_never(event)
 
 
-def _insubstantiating(state: Insubstantiating, event: Event, now: float) -> Next:
-    if isinstance(event, Recovered):
+def _insubstantiating(state: Insubstantiating, event: ev.Event, now: float) -> Next:
+    if isinstance(event, ev.Recovered):
         state = evolve(state, then_shut_down=False)  # what was shut down was the controller before this one
     match event:
-        case Substantiate(build) if state.then_shut_down:
-            return state, _unready(_waiters(build), _nobody(SHUTTING_DOWN))
-        case Substantiate(build):
+        case ev.Substantiate(build) if state.then_shut_down:
+            return state, unready(just(build), nobody(SHUTTING_DOWN))
+        case ev.Substantiate(build):
             return InsubstantiatingSubstantiating(
                 policy=state.policy,
                 attempt=state.attempt,
                 call=state.call,
-                waiters=_waiters(build),
-                missing_deadline=now + state.policy.missing_timeout,
                 fast=state.fast,
+                waiters=just(build),
+                missing_deadline=now + state.policy.missing_timeout,
             ), ()
-        case Shutdown(fast):
+        case ev.Shutdown(fast):
             return evolve(state, then_shut_down=True, fast=state.fast or fast), ()
-        case Insubstantiate(_, fast):
+        case ev.Insubstantiate(_, fast):
             return evolve(state, fast=state.fast or fast), ()
-        case Attached(_, session):
-            return state, (Refuse(session, "its instance is being stopped"),)
-        case BuildStarted(build):
-            return state, (_too_late(build),)
-        case Reconfigured(policy):
+        case ev.Attached(_, session):
+            return state, (ev.Refuse(session, "its instance is being stopped"),)
+        case ev.BuildStarted(build):
+            return state, (too_late(build),)
+        case ev.Reconfigured(policy):
             return evolve(state, policy=policy), ()
-        case Started() | StartFailed() | Stopped() | StopFailed() | TimedOut() | Recovered():
+        case ev.Started() | ev.StartFailed() | ev.Stopped() | ev.StopFailed() | ev.TimedOut() | ev.Recovered():
             call, actions = _going(state.policy, state.attempt, state.call, event, now, fast=state.fast)
             if call is not None:
                 return evolve(state, call=call), actions
             rest = ShutDown if state.then_shut_down else NotSubstantiated
             return rest(policy=state.policy, attempt=state.attempt), actions
-        case GiveUp() | MachineStarted() | MachineFailed() | Detached() | Checked() | BuildFinished():
+        case ev.GiveUp() | ev.MachineStarted() | ev.MachineFailed() | ev.Detached() | ev.Checked() | ev.BuildFinished():
             return state, ()
         case _:
             assert_never(event)
 
 
-def _insubstantiating_substantiating(state: InsubstantiatingSubstantiating, event: Event, now: float) -> Next:
+def _insubstantiating_substantiating(state: InsubstantiatingSubstantiating, event: ev.Event, now: float) -> Next:
     alone = Insubstantiating(policy=state.policy, attempt=state.attempt, call=state.call, fast=state.fast)
     match event:
-        case Substantiate(build, replace):
+        case ev.Substantiate(build, replace):
             return _wait_too(state, build, replace)
-        case GiveUp(build) if build in state.waiters:
-            left = _without(state.waiters, build)
+        case ev.GiveUp(build) if build in state.waiters:
+            left = without(state.waiters, build)
             return (evolve(state, waiters=left) if left else alone), ()
-        case TimedOut(Timer.MISSING) if now >= state.missing_deadline:
-            failure = _infrastructure(f"the instance before did not go in {state.policy.missing_timeout:g} s")
-            return alone, (*_unready(state.waiters, failure), *_blame(failure))
-        case Insubstantiate(reason, fast):
-            return evolve(alone, fast=state.fast or fast), _unready(state.waiters, _nobody(reason))
-        case Shutdown(fast):
+        case ev.TimedOut(Timer.MISSING) if now >= state.missing_deadline:
+            failure = infrastructure(f"the instance before did not go in {state.policy.missing_timeout:g} s")
+            return alone, (*unready(state.waiters, failure), *blame(failure))
+        case ev.Insubstantiate(reason, fast):
+            return evolve(alone, fast=state.fast or fast), unready(state.waiters, nobody(reason))
+        case ev.Shutdown(fast):
             going = evolve(alone, fast=state.fast or fast, then_shut_down=True)
-            return going, _unready(state.waiters, _nobody(SHUTTING_DOWN))
-        case Attached(_, session):
-            return state, (Refuse(session, "its instance is being stopped"),)
-        case BuildStarted(build):
-            return state, (_too_late(build),)
-        case Reconfigured(policy):
+            return going, unready(state.waiters, nobody(SHUTTING_DOWN))
+        case ev.Attached(_, session):
+            return state, (ev.Refuse(session, "its instance is being stopped"),)
+        case ev.BuildStarted(build):
+            return state, (too_late(build),)
+        case ev.Reconfigured(policy):
             return evolve(state, policy=policy), ()
-        case Started() | StartFailed() | Stopped() | StopFailed() | TimedOut() | Recovered():
+        case ev.Started() | ev.StartFailed() | ev.Stopped() | ev.StopFailed() | ev.TimedOut() | ev.Recovered():
             call, actions = _going(state.policy, state.attempt, state.call, event, now, fast=state.fast)
             if call is not None:
                 return evolve(state, call=call), actions
             after, more = _begin(state.policy, state.attempt, state.waiters, state.missing_deadline, now)
             return after, (*actions, *more)
-        case GiveUp() | MachineStarted() | MachineFailed() | Detached() | Checked() | BuildFinished():
+        case ev.GiveUp() | ev.MachineStarted() | ev.MachineFailed() | ev.Detached() | ev.Checked() | ev.BuildFinished():
             return state, ()
         case _:
             assert_never(event)
 
 
-def _shut_down(state: ShutDown, event: Event) -> Next:
+def _shut_down(state: ShutDown, event: ev.Event) -> Next:
     match event:
-        case Substantiate(build):
-            return state, _unready(_waiters(build), _nobody(SHUTTING_DOWN))
-        case Attached(_, session):
-            return state, (Refuse(session, SHUTTING_DOWN),)
-        case BuildStarted(build):
-            return state, (_too_late(build),)
-        case Started(attempt) | StartFailed(attempt):
-            return state, (_condemn_late(attempt),)
-        case Reconfigured(policy):
+        case ev.Substantiate(build):
+            return state, unready(just(build), nobody(SHUTTING_DOWN))
+        case ev.Attached(_, session):
+            return state, (ev.Refuse(session, SHUTTING_DOWN),)
+        case ev.BuildStarted(build):
+            return state, (too_late(build),)
+        case ev.Started(attempt) | ev.StartFailed(attempt):
+            return state, (late(attempt),)
+        case ev.Reconfigured(policy):
             return evolve(state, policy=policy), ()
-        case Recovered():
+        case ev.Recovered():
             return NotSubstantiated(policy=state.policy, attempt=state.attempt), ()
-        case (
-            GiveUp() | MachineStarted() | MachineFailed() | Detached() | Checked() | BuildFinished()
-            | Insubstantiate() | Stopped() | StopFailed() | TimedOut() | Shutdown()
-        ):  # fmt: skip
+        case (ev.GiveUp() | ev.MachineStarted() | ev.MachineFailed() | ev.Detached() | ev.Checked() | ev.BuildFinished()
+              | ev.Insubstantiate() | ev.Stopped() | ev.StopFailed() | ev.TimedOut() | ev.Shutdown()):  # fmt: skip
             return state, ()
         case _:
             assert_never(event)
@@ -386,36 +342,27 @@ def _begin(policy: Policy, attempt: int, waiters: tuple[str, ...], missing_deadl
     if not policy.has_machine:
         return _start(policy, attempt + 1, waiters, missing_deadline, now)
     state = Substantiating(policy=policy, attempt=attempt + 1, waiters=waiters, missing_deadline=missing_deadline)
-    return state, (StartMachine(attempt + 1),)
+    return state, (ev.StartMachine(attempt + 1),)
 
 
 def _start(policy: Policy, attempt: int, waiters: tuple[str, ...], missing_deadline: float, now: float) -> Next:
     build = waiters[0] if waiters else None
+    call = Call(Timer.START, now + policy.start_timeout)
     state = SubstantiatingStarting(
-        policy=policy,
-        attempt=attempt,
-        build=build,
-        waiters=waiters,
-        missing_deadline=missing_deadline,
-        start=Call(Timer.START, now + policy.start_timeout),
+        policy=policy, attempt=attempt, build=build, waiters=waiters, missing_deadline=missing_deadline, start=call
     )
-    return state, (StartInstance(attempt, build),)
+    return state, (ev.StartInstance(attempt, build),)
 
 
 def _attach(state: SubstantiatingStarting, session: str, now: float) -> Next:
     attached = Substantiated(
-        policy=state.policy,
-        attempt=state.attempt,
-        session=session,
-        builds=frozenset(state.waiters),
-        start=state.start,
-        # A check that is under way has no deadline in the state; its answer arms the next.
-        check_deadline=state.check_deadline,
-        retiring=state.retiring,
+        policy=state.policy, attempt=state.attempt, session=session, builds=frozenset(state.waiters), retiring=state.retiring
     )
-    ready = (Ready(state.waiters),) if state.waiters else ()
+    # A check that is under way has no deadline in the state; its answer arms the next.
+    attached = evolve(attached, start=state.start, check_deadline=state.check_deadline)
+    ready = (ev.Ready(state.waiters),) if state.waiters else ()
     after, actions = _settle(attached, now)
-    return after, (Accept(session), *ready, *actions)
+    return after, (ev.Accept(session), *ready, *actions)
 
 
 def _settle(state: Substantiated, now: float) -> Next:
@@ -448,38 +395,33 @@ def _wait_too(
     if build is None or build in state.waiters:
         return state, ()
     if replace and state.waiters:
-        return state, _unready((build,), _nobody(BUSY))
+        return state, unready((build,), nobody(BUSY))
     return evolve(state, waiters=(*state.waiters, build)), ()
 
 
 def _substantiate_again(state: Substantiated, build: str | None, replace: bool, now: float) -> Next:
-    waiters = _waiters(build)
+    waiters = just(build)
     if build in state.builds:
         return state, ()
     if state.builds and (replace or state.retiring or state.session is None):
-        return state, _unready(waiters, _nobody(state.retiring or BUSY))
+        return state, unready(waiters, nobody(state.retiring or BUSY))
     if replace or state.session is None:
         return _start_another(state, build, replace, now)
     builds = state.builds | set(waiters)
-    ready = (Ready(waiters),) if waiters else ()
+    ready = (ev.Ready(waiters),) if waiters else ()
     return evolve(state, builds=builds, idle_deadline=None if builds else state.idle_deadline), ready
 
 
 def _start_another(state: SubstantiatingStarting | Substantiated, build: str | None, replace: bool, now: float) -> Next:
     going, actions = _leave(state, now, reason="another instance is wanted" if replace else "its agent is away")
-    after, more = step(going, Substantiate(build), now)
+    after, more = step(going, ev.Substantiate(build), now)
     return after, (*actions, *more)
 
 
-def _fail(state: SubstantiatingStarting, failure: Failure, now: float, *, cancel: bool = False) -> Next:
-    """The waiters do not get this instance. Only the build that it was made for can be at fault itself."""
-    unready: tuple[Action, ...] = _unready(state.waiters, failure)
-    if failure.fault is Fault.BUILD:
-        mine = tuple(b for b in state.waiters if b == state.build)
-        others = tuple(b for b in state.waiters if b != state.build)
-        unready = (*_unready(mine, failure), *_unready(others, _nobody(failure.message)))
+def _fail(state: SubstantiatingStarting, failure: ev.Failure, now: float, *, cancel: bool = False) -> Next:
+    """The waiters do not get this instance."""
     after, actions = _leave(state, now, cancel=cancel)
-    return after, (*unready, *_blame(failure), *actions)
+    return after, (*failed(state.waiters, state.build, failure), *blame(failure), *actions)
 
 
 def _leave(
@@ -492,54 +434,54 @@ def _leave(
     cancel: bool = False,
 ) -> Next:
     """The instance goes: first the start that still runs must end, then it is stopped, once."""
-    actions: tuple[Action, ...] = ()
+    actions: tuple[ev.Action, ...] = ()
     if isinstance(state, Substantiated):
         if state.builds:
-            actions = (Interrupt(tuple(sorted(state.builds)), reason),)
+            actions = (ev.Interrupt(tuple(sorted(state.builds)), reason),)
         if state.session is not None:
-            actions = (*actions, DropSession(state.session, reason))
+            actions = (*actions, ev.DropSession(state.session, reason))
     call = state.start
     if call is None:
         call = Call(Timer.STOP, now + state.policy.stop_timeout)
-        actions = (*actions, StopInstance(state.attempt, fast))
+        actions = (*actions, ev.StopInstance(state.attempt, fast))
     elif call.cancelled:
         call = evolve(call, deadline=max(call.deadline, now))
     elif cancel:
         call = Call(Timer.START, now + CANCEL_GRACE, cancelled=True)
-        actions = (*actions, CancelCall(state.attempt, Timer.START))
+        actions = (*actions, ev.CancelCall(state.attempt, Timer.START))
     going = Insubstantiating(policy=state.policy, attempt=state.attempt, call=call, fast=fast, then_shut_down=then_shut_down)
     return going, actions
 
 
 def _going(
-    policy: Policy, attempt: int, call: Call, event: Event, now: float, *, fast: bool
-) -> tuple[Call | None, tuple[Action, ...]]:
+    policy: Policy, attempt: int, call: Call, event: ev.Event, now: float, *, fast: bool
+) -> tuple[Call | None, tuple[ev.Action, ...]]:
     """How the call that an instance's end waits for moves on: to the next call, or to None when all is over."""
     stop = Call(Timer.STOP, now + policy.stop_timeout)
     match call.hook, event:
-        case Timer.START, Started(a) | StartFailed(a) if a == attempt:
-            return stop, (StopInstance(attempt, fast),)
-        case Timer.STOP, Stopped(a) if a == attempt:
+        case Timer.START, ev.Started(a) | ev.StartFailed(a) if a == attempt:
+            return stop, (ev.StopInstance(attempt, fast),)
+        case Timer.STOP, ev.Stopped(a) if a == attempt:
             return None, ()
-        case Timer.STOP, StopFailed(a, message) if a == attempt:
-            return None, (Condemn(attempt, f"stop_instance failed: {message}"),)
-        case _, Started(a) | StartFailed(a):
-            return call, (_condemn_late(a),)
-        case hook, TimedOut(timer) if timer is hook and now >= call.deadline:
+        case Timer.STOP, ev.StopFailed(a, message) if a == attempt:
+            return None, (ev.Condemn(attempt, f"stop_instance failed: {message}"),)
+        case _, ev.Started(a) | ev.StartFailed(a):
+            return call, (late(a),)
+        case hook, ev.TimedOut(timer) if timer is hook and now >= call.deadline:
             if not call.cancelled:
-                return Call(hook, now + CANCEL_GRACE, cancelled=True), (CancelCall(attempt, hook),)
-            condemn = Condemn(attempt, f"{hook.value}_instance was cut short and has not answered")
-            return (stop, (condemn, StopInstance(attempt, fast))) if hook is Timer.START else (None, (condemn,))
-        case Timer.START, Recovered(found):
+                return Call(hook, now + CANCEL_GRACE, cancelled=True), (ev.CancelCall(attempt, hook),)
+            condemn = ev.Condemn(attempt, f"{hook.value}_instance was cut short and has not answered")
+            return (stop, (condemn, ev.StopInstance(attempt, fast))) if hook is Timer.START else (None, (condemn,))
+        case Timer.START, ev.Recovered(found):
             # Only where the instance was found is the stop known to reach it.
-            lost = () if found else (Condemn(attempt, "the controller was restarted during its start"),)
-            return stop, (*lost, StopInstance(attempt, fast))
-        case _, Recovered(None):
+            lost = () if found else (ev.Condemn(attempt, "the controller was restarted during its start"),)
+            return stop, (*lost, ev.StopInstance(attempt, fast))
+        case _, ev.Recovered(None):
             # Nobody can tell whether the stop took effect: to call it again is all that is left.
-            return stop, (StopInstance(attempt, fast),)
-        case _, Recovered(True):
-            return None, (Condemn(attempt, "the controller was restarted during its stop"),)
-        case _, Recovered(False):
+            return stop, (ev.StopInstance(attempt, fast),)
+        case _, ev.Recovered(True):
+            return None, (ev.Condemn(attempt, "the controller was restarted during its stop"),)
+        case _, ev.Recovered(False):
             return None, ()
         case _:
             return call, ()
@@ -550,49 +492,9 @@ def _recover_starting(state: SubstantiatingStarting, found: bool | None, now: fl
     if found or (found is None and state.start is None):
         return evolve(state, start=None, check_deadline=now), ()
     if state.start is None:
-        return _fail(state, _infrastructure("its instance was gone after a restart"), now)
+        return _fail(state, infrastructure("its instance was gone after a restart"), now)
     if found is None:
-        after, actions = _fail(evolve(state, start=None), _nobody("the controller was restarted during its start"), now)
-        return after, (Condemn(state.attempt, "the controller was restarted during its start"), *actions)
+        after, actions = _fail(evolve(state, start=None), nobody("the controller was restarted during its start"), now)
+        return after, (ev.Condemn(state.attempt, "the controller was restarted during its start"), *actions)
     again = evolve(state, start=Call(Timer.START, now + state.policy.start_timeout))
-    return again, (StartInstance(state.attempt, state.build, again=True),)
-
-
-SHUTTING_DOWN = "the controller is shutting down"
-BUSY = "its instance is busy"
-
-
-def _waiters(build: str | None) -> tuple[str, ...]:
-    return () if build is None else (build,)
-
-
-def _without(waiters: tuple[str, ...], build: str) -> tuple[str, ...]:
-    return tuple(b for b in waiters if b != build)
-
-
-def _infrastructure(message: str) -> Failure:
-    return Failure(Fault.INFRASTRUCTURE, message, "LatentWorkerFailedToSubstantiate")
-
-
-def _nobody(message: str) -> Failure:
-    return Failure(Fault.NOBODY, message, "LatentWorkerSubstantiationCancelled")
-
-
-def _blame(failure: Failure) -> tuple[Action, ...]:
-    return (BackOff(failure),) if failure.fault is Fault.INFRASTRUCTURE else ()
-
-
-def _unready(builds: tuple[str, ...], failure: Failure) -> tuple[Action, ...]:
-    return (Unready(builds, failure),) if builds else ()
-
-
-def _too_late(build: str) -> Action:
-    return Unready((build,), _nobody("its instance is no longer there"))
-
-
-def _condemn_late(attempt: int) -> Action:
-    return Condemn(attempt, "start_instance answered after it had been given up")
-
-
-def _outdated(outdated: bool) -> str:
-    return "its declaration changed" if outdated else ""
+    return again, (ev.StartInstance(state.attempt, state.build, again=True),)
