@@ -194,6 +194,18 @@ class Outcome:
 
 
 @frozen(kw_only=True)
+class Recollection:
+    """What a gateway that was restarted needs to go on with a run. ``lease`` None: the run is over.
+
+    ``lines``: for each step the number of its next log line.
+    """
+
+    lease: Lease | None
+    steps: tuple[StepState, ...]
+    lines: Mapping[str, int]
+
+
+@frozen(kw_only=True)
 class Lease:
     """What a session is given: one run of one build. ``steps`` carry the uuid that the agent reports them by."""
 

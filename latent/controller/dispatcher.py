@@ -31,6 +31,7 @@ from latent.model import (
     LeaseState,
     LogLine,
     Outcome,
+    Recollection,
     Result,
     StepState,
 )
@@ -273,6 +274,14 @@ class Dispatcher:
         """The agent still has it. Raises NotYourRun."""
         run = self._owned(session, run_id)
         self._change(run, leasing.Renewed(self.lease_seconds))
+
+    async def recall(self, session: Session, run_id: int) -> Recollection:
+        """What is known of a run that was handed out before the caller was there. Raises NotYourRun."""
+        await self._known(session, run_id)
+        steps = await self._store.read(lambda conn: rows.steps(conn, run_id))
+        lines = await self._store.read(lambda _: self._store.logs.next_lines(run_id))
+        run = self._runs.get(run_id)
+        return Recollection(lease=None if run is None else self._lease(run), steps=tuple(steps), lines=lines)
 
     async def step_changed(self, session: Session, run_id: int, state: StepState) -> None:
         """Raises NotYourRun."""

@@ -85,7 +85,7 @@ _LIVE_RUN_OF = Statement(f"SELECT id, machine FROM runs WHERE build_id = :build_
 _SET_STEP = Statement(
     "INSERT INTO run_steps (run_id, uuid, name, status, started_at, ended_at, exit_code, error)"
     " VALUES (:run_id, :uuid, :name, :status, :started_at, :ended_at, :exit_code, :error)"
-    " ON CONFLICT (run_id, uuid) DO UPDATE SET name = excluded.name, status = excluded.status,"
+    " ON CONFLICT (run_id, uuid) DO UPDATE SET status = excluded.status,"
     " started_at = excluded.started_at, ended_at = excluded.ended_at, exit_code = excluded.exit_code, error = excluded.error"
 )
 _STEP_COLUMNS = "uuid, name, status, started_at, ended_at, exit_code, error"

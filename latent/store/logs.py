@@ -29,6 +29,10 @@ _BLOCK = 1 << 18
 _PACKED_BLOCK = 1 << 14
 
 
+CHUNK = 1 << 20
+"""Bytes that are read of a long log at once."""
+
+
 class LogFiles:
     """The logs below one state directory. Safe between threads; lines may be appended while their log is compressed."""
 
@@ -105,6 +109,16 @@ class LogFiles:
             raise _error(path, error) from error
         complete = data[: data.rfind(b"\n") + 1]
         return list(_lines(complete)), offset + len(complete)
+
+    def next_lines(self, run_id: int) -> dict[str, int]:
+        """For each step of the run the number after that of its last line: what comes with a smaller one was sent before."""
+        following: dict[str, int] = {}
+        lines, offset = self.read(run_id, limit=CHUNK)
+        while lines:
+            for line in lines:
+                following[line.step_uuid] = max(line.line + 1, following.get(line.step_uuid, 0))
+            lines, offset = self.read(run_id, offset, limit=CHUNK)
+        return following
 
     def path(self, run_id: int) -> Path:
         """Where the log is, if there is one."""

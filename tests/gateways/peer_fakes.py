@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 import latent.wire  # noqa: F401  (before grpc)
 from latent.errors import EnrolmentRefused, NotYourRun
 from latent.gateways.peer import PeerGateway
-from latent.model import Lease, Step, StepStatus
+from latent.model import Lease, Recollection, Step, StepStatus
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 
@@ -214,6 +214,13 @@ class World:
     def renew(self, session, run_id):
         self.note()
         self.mine(session, run_id).renewals += 1
+
+    async def recall(self, session, run_id):
+        run = self.mine(session, run_id)
+        lines = {}
+        for line in run.lines:
+            lines[line.step_uuid] = max(line.line + 1, lines.get(line.step_uuid, 0))
+        return Recollection(lease=None if run.outcomes else run.lease, steps=tuple(run.steps.values()), lines=lines)
 
     async def step_changed(self, session, run_id, state):
         self.note()

@@ -16,7 +16,7 @@ from latent.controller.clock import Clock
 from latent.errors import EnrolmentRefused, NotYourRun, ProtocolError
 from latent.gateways.peer import translate
 from latent.gateways.peer.bridge import Parked, carried_out
-from latent.gateways.peer.memory import Memory
+from latent.gateways.peer.memory import Memory, RunMemory
 from latent.gateways.peer.payload import workflow
 from latent.gateways.peer.ports import Dispatcher, Session, Sessions
 from latent.gateways.peer.refusal import Code, Refusal, stopping
@@ -189,7 +189,7 @@ class Handlers:
         uuid = request.state.step_uuid
         if self._run_of_step(caller.session, uuid) != run_id:
             raise ProtocolError(f"step {uuid[:UUID_LIMIT]!r} is not a step of run {run_id}")
-        memory = self._memory.of(run_id)
+        memory = await self._remembered(caller.session, run_id)
         state = translate.step_state(request.state, memory.name_of(uuid), self._clock.seconds())
         if state.status is StepStatus.RUNNING and uuid not in memory.steps:
             self._refuse_finished(run_id, "Update to running")
@@ -211,8 +211,8 @@ class Handlers:
                 by_run.setdefault(run_id, []).append(translate.log_line(entry))
         refused = None
         for run_id, lines in by_run.items():
-            memory = self._memory.of(run_id)
             try:
+                memory = await self._remembered(caller.session, run_id)
                 async with memory.logging:
                     for part in translate.batches(memory.unseen(lines)):
                         await carried_out(self._dispatcher.logged(caller.session, run_id, part))
@@ -231,7 +231,7 @@ class Handlers:
         if request.state.canceled and request.state.started <= 0:
             raise ProtocolError("Done of a run that is cancelled but was never started")
         session, now = caller.session, self._clock.seconds()
-        memory = self._memory.of(run_id)
+        memory = await self._remembered(session, run_id)
         timeout = None if memory.lease is None else memory.lease.timeout
         outcome = translate.outcome(request.state, memory.in_order(), timeout, caller.metadata)
         if memory.finished_at is None:
@@ -257,6 +257,13 @@ class Handlers:
             return None
         memory = self._memory.known(run_id)
         return run_id if memory is None or memory.may_have(uuid) else None
+
+    async def _remembered(self, session: Session, run_id: int) -> RunMemory:
+        """Raises NotYourRun when the run is neither remembered nor the session's."""
+        memory = self._memory.known(run_id)
+        if memory is None:
+            memory = self._memory.recalled(run_id, await carried_out(self._dispatcher.recall(session, run_id)))
+        return memory
 
     def _refuse_finished(self, run_id: int, call: str) -> None:
         memory = self._memory.known(run_id)

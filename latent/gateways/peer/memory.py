@@ -1,6 +1,6 @@
 """What the gateway remembers of runs while it lives: enough to tell a repeated call from a new one and to sum a run up.
 
-It holds no truth. After a restart it is empty, and what it lacks then costs a repeated line at worst.
+It holds no truth: what it lacks, as after a restart, the dispatcher recalls.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from attrs import define, field
 
-from latent.model import Lease, LogLine, StepState, StepStatus
+from latent.model import Lease, LogLine, Recollection, StepState, StepStatus
 
 KEPT = 300.0
 """Seconds that a finished run is remembered: as long as its logs may come (specs/peer.md, "Log")."""
@@ -18,7 +18,7 @@ KEPT = 300.0
 
 @define
 class RunMemory:
-    """``lease`` None: it was handed out before the gateway started. ``lines``: next log line number by step."""
+    """``lease`` None: it is over, and was handed out before the gateway started. ``lines``: next log line number by step."""
 
     lease: Lease | None = None
     steps: dict[str, StepState] = field(factory=dict)
@@ -82,17 +82,19 @@ class Memory:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def of(self, run_id: int) -> RunMemory:
-        return self._runs.setdefault(run_id, RunMemory())
+    def recalled(self, run_id: int, known: Recollection) -> RunMemory:
+        """What was asked of the dispatcher, unless another call has been faster."""
+        recalled = RunMemory(known.lease, {state.uuid: state for state in known.steps}, dict(known.lines))
+        return self._runs.setdefault(run_id, recalled)
 
     def known(self, run_id: int) -> RunMemory | None:
         return self._runs.get(run_id)
 
     def leased(self, lease: Lease) -> None:
-        self.of(lease.run_id).lease = lease
+        self._runs.setdefault(lease.run_id, RunMemory()).lease = lease
 
     def finished(self, run_id: int, now: float) -> None:
-        self.of(run_id).finished_at = now
+        self._runs.setdefault(run_id, RunMemory()).finished_at = now
         self._finished[run_id] = now
         while self._finished and next(iter(self._finished.values())) < now - KEPT:
             self._runs.pop(self._finished.popitem(last=False)[0], None)
