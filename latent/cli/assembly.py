@@ -73,8 +73,6 @@ class Assembly:
         )
         gateway = self._gateway = await self._listen(config, controller, clock)
         controller.identity.servers["peer"] = config.peer.address(gateway.port)
-        await controller.start()
-        gateway.open()
         api = self._api = ApiService(
             controller,
             socket_path=self.state_dir / "api.sock",
@@ -84,7 +82,11 @@ class Assembly:
             reconfigure=self.reconfigure,
             stop=self.stop_soon,
         )
-        await api.start()
+        # Whatever may fail for want of a port has failed by now: nothing is started that would have to be stopped again.
+        await api.start(held=True)
+        await controller.start()
+        gateway.open()
+        api.open()
 
     async def _listen(self, config: Config, controller: Controller, clock: WallClock) -> PeerGateway:
         """Agents are told an address once, so the same port is taken again after a restart as long as it is free."""

@@ -434,10 +434,13 @@ def _is_noise(before: State, after: State, actions: tuple[ev.Action, ...]) -> bo
 
 
 def describe(event: ev.Event) -> JSON:
-    """An event's fields as JSON, for the journal."""
+    """An event's fields as JSON, for the journal. What the machine calls a build is a run of it, by its id."""
     doc: dict[str, JSON] = {}
     for field in attrs.fields(type(event)):
         value = getattr(event, field.name)
+        if field.name == "build":
+            doc["run"] = value
+            continue
         match value:
             case ev.Failure():
                 doc[field.name] = value.message

@@ -72,9 +72,13 @@ class BuildQueue:
         return (lane.why if lane else "") or build.reason or "it is about to be given to a worker"
 
     def when_finished(self, build_id: int) -> Deferred[Build]:
-        waiters = self._finished.setdefault(build_id, [])
-        waiter: Deferred[Build] = Deferred(waiters.remove)
-        waiters.append(waiter)
+        def forget(waiter: Deferred[Build]) -> None:
+            self._finished[build_id].remove(waiter)
+            if not self._finished[build_id]:
+                del self._finished[build_id]
+
+        waiter: Deferred[Build] = Deferred(forget)
+        self._finished.setdefault(build_id, []).append(waiter)
         return waiter
 
     def finished(self, build: Build) -> None:

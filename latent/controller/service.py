@@ -40,6 +40,8 @@ from latent.worker.base import AbstractLatentWorker, AbstractWorker
 log = Logger()
 
 DAY = 86400.0
+LOG_CHUNK = 1 << 20
+"""Bytes of a log that one answer has at most; whoever wants more asks from where it ended."""
 
 
 class RunView(Protocol):
@@ -331,8 +333,8 @@ class Controller:
             return build.reason or (build.result.value if build.result else "")
         if (run := self.dispatcher.run_of_build(build.id)) is not None:
             post = self.roster.get(run.worker)
-            where = f"{run.worker} is {post.state_name}" if post else run.worker
-            return f"{run.build.reason} ({where})"
+            where = f" ({run.worker} is {post.state_name})" if post else ""
+            return f"{run.build.reason or f'runs on {run.worker}'}{where}"
         if (claimed := self.scheduler.claiming(build.id)) is not None:
             return claimed.reason
         before = f" (before: {build.reason})" if build.reason else ""
@@ -371,7 +373,7 @@ class Controller:
             raise NotFound(f"build {build_id} has no run {run_id} (it has {', '.join(found.run.id for found in runs)})")
         over = chosen.run.status.is_terminal
         number = int(chosen.run.id)
-        lines, following = await self.store.read(lambda conn: self.store.logs.read(number, offset))
+        lines, following = await self.store.read(lambda _: self.store.logs.read(number, offset, LOG_CHUNK))
         return lines, following, over
 
     def when_logged(self, run_id: int) -> Deferred[None]:

@@ -54,7 +54,8 @@ class ApiService:
         self._tcp = tcp
         self._reactor = reactor
         api = Api(controller, clock=WallClock(reactor), reconfigure=reconfigure, stop=stop)
-        self._connections = Connections(QuietSite(Guard(api, token), requestFactory=LimitedRequest, timeout=IDLE))
+        self._guard = Guard(api, token)
+        self._connections = Connections(QuietSite(self._guard, requestFactory=LimitedRequest, timeout=IDLE))
         self._ports: list[Any] = []
         self.address: Address | None = None
 
@@ -62,8 +63,8 @@ class ApiService:
     def _record(self) -> Path:
         return self._wanted.with_name("api.json")
 
-    async def start(self) -> None:
-        """Listen, then say where in ``api.json``."""
+    async def start(self, *, held: bool = False) -> None:
+        """Listen, then say where in ``api.json``. ``held``: until `open` is called, callers are told to try again."""
         private_directory(self._wanted.parent)
         socket = short_socket(self._wanted)
         url = None
@@ -78,8 +79,15 @@ class ApiService:
         except BaseException:
             await self.stop()
             raise
-        self.address = Address(str(socket), url, os.getpid())
-        write_address(self._record, self.address)
+        self._listening = Address(str(socket), url, os.getpid())
+        if not held:
+            self.open()
+
+    def open(self) -> None:
+        """The controller is ready for callers."""
+        self._guard.held = False
+        self.address = self._listening
+        write_address(self._record, self._listening)
 
     async def stop(self) -> None:
         """Close the ports and every connection. What waits in a request is cancelled."""
@@ -156,6 +164,7 @@ class Guard(Resource):
 
     def __init__(self, api: Api, token: str) -> None:
         super().__init__()
+        self.held = True
         self._routes: Any = api.app.resource()
         self._expected = b"Bearer " + token.encode()
 
@@ -168,4 +177,6 @@ class Guard(Resource):
         if isinstance(request, LimitedRequest) and request.is_too_large:
             remedy = f"send at most {MAX_BODY} bytes; put large inputs where the build can fetch them"
             return error(request, 413, "the request is too large", remedy)
+        if self.held:
+            return error(request, 503, "the controller is starting", "try again in a moment")
         return self._routes.render(request)
