@@ -31,9 +31,12 @@ class Site:
 
     # --- the command ---------------------------------------------------------------------------------------------------------
 
+    def command(self, *args: str) -> list[str]:
+        return [LATENT, "-C", str(self.directory), *args]
+
     def run(self, *args: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [LATENT, "-C", str(self.directory), *args],
+            self.command(*args),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

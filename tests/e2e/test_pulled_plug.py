@@ -63,7 +63,7 @@ def test_random_kills_lose_nothing(site: MakeSite, tmp_path: Path) -> None:
     one = site(EIGHT + f'c["builders"] = [util.Builder("nap", [{nap}], max_attempts=100)]\n')
     one.latent("start")
     asked = [
-        one.call("POST", "builds", builder="nap", properties={"nap": chance.choice(["0.05", "0.2", "0.5"])})["id"]
+        one.call("POST", "builds", builder="nap", properties={"nap": chance.choice(["0.1", "1", "2"])})["id"]
         for _ in range(200)
     ]
     kills = {"agent": 0, "controller": 0}
