@@ -223,11 +223,19 @@ class Recovery:
             self._dispatcher.cancel(run, Result.CANCELLED, CANCELLED_BEFORE)
 
     async def _session(self, row: sessions.SessionRow) -> None:
-        if row.worker in self._roster:
+        declared = row.worker in self._roster
+        if declared and (row.info or row.attempt is None):
             self._dispatcher.sessions.recovered(row)
             return
         now = self._clock.seconds()
-        await self._store.write(lambda conn: sessions.close_session(conn, row.id, "its worker is no longer declared", now))
+        why = "it had not attached before the restart" if declared else "its worker is no longer declared"
+
+        def close(conn: Connection) -> None:
+            sessions.close_session(conn, row.id, why, now)
+            # Its agent may not have been told that it has a session, and is to get one.
+            attempts.release_token(conn, row.token_hash)
+
+        await self._store.write(close)
 
     # --- one worker ----------------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -117,6 +118,8 @@ class Sessions:
                 worker, number = plain, None
             elif session_id is not None and (row := rows.session_by_token(conn, hashed)) and row.id == session_id:
                 worker, number = row.worker, row.attempt
+                with suppress(EnrolmentRefused):  # most often it is used already
+                    attempts.use_token(conn, hashed, now)
             else:
                 attempt = attempts.use_token(conn, hashed, now)
                 worker, number = attempt.worker, attempt.number

@@ -47,6 +47,7 @@ _USE_TOKEN = Statement(
     "UPDATE attempts SET token_used_at = :at WHERE token_hash = :token_hash AND token_used_at IS NULL"
     f" AND {LIVE_ATTEMPT} AND condemned_at IS NULL RETURNING worker, number"
 )
+_RELEASE_TOKEN = Statement("UPDATE attempts SET token_used_at = NULL WHERE token_hash = :token_hash")
 _TOKEN = Statement("SELECT worker, number, token_used_at FROM attempts WHERE token_hash = :token_hash")
 _STOPPED = Statement("UPDATE attempts SET stopped_at = COALESCE(stopped_at, :at) WHERE worker = :worker AND number = :number")
 _CONDEMN = Statement(
@@ -100,6 +101,11 @@ def use_token(conn: Connection, token_hash: str, at: float) -> Attempt:
     if known[2] is not None:
         raise EnrolmentRefused(f"the token of {attempt} has been used already")
     raise EnrolmentRefused(f"the token is for {attempt}, which is over")
+
+
+def release_token(conn: Connection, token_hash: str) -> None:
+    """The token can be used once more: who used it may never have heard that it was accepted."""
+    _RELEASE_TOKEN(conn, token_hash)
 
 
 def stopped(conn: Connection, attempt: Attempt, at: float) -> None:

@@ -33,7 +33,7 @@ def test_two_workers_start_in_parallel(tmp_path: Path) -> None:
     ],
 )
 def test_a_build_whose_start_failed_is_queued_again(tmp_path: Path, answer: object, reason: str) -> None:
-    """start_instance answers False (2) or raises (3): the build is tried again, and stop_instance is called for what was begun."""
+    """start_instance answers False (2) or raises (3): the build is tried again, and what was begun is stopped."""
     with controller(tmp_path, w := worker()) as harness:
         w.controls.auto_stop = True
         build = harness.submit()
