@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from latent.errors import PluginError
-from latent.worker.checking import check_class
+from latent.worker.abstract import AbstractWorker
 from latent.worker.words import did_you_mean, kind
 
 
@@ -109,7 +109,10 @@ def _remedy(entry_point: metadata.EntryPoint, error: BaseException) -> str:
 def _check_worker(plugin: Any) -> None:
     if not isinstance(plugin, type):
         raise PluginError(f"it is {kind(plugin)}, not a class; let the entry point name a subclass of AbstractLatentWorker")
-    check_class(plugin)
+    if not issubclass(plugin, AbstractWorker):
+        name = f"{plugin.__module__}.{plugin.__qualname__}"
+        raise PluginError(f"{name} is not a worker; subclass latent.worker.AbstractLatentWorker")
+    plugin.check_class()
 
 
 def _check_util(plugin: Any) -> None:

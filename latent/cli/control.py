@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from latent.cli import words
-from latent.cli.exits import CliError, ExitCode
+from latent.cli.exits import ExitCode, config_error
 from latent.cli.look import show_status
 from latent.cli.place import Place
 from latent.cli.screen import Screen
@@ -91,15 +91,6 @@ def checkconfig(place: Place, file: Path | None, as_json: bool) -> None:
     else:
         found = f"{words.count(len(config.workers), 'worker')}, {words.count(len(config.builders), 'builder')}"
         screen.line((f"{path} is right", "green"), f": {found}")
-
-
-def config_error(path: Path, errors: list[str]) -> CliError:
-    """All that is wrong with a configuration, one a line."""
-    if len(errors) == 1:
-        message, _, remedy = errors[0].partition("; ")
-        return CliError(ExitCode.CONFIG, message, remedy)
-    listed = "\n".join(f"  {error}" for error in errors)
-    return CliError(ExitCode.CONFIG, f"{path} has {words.count(len(errors), 'error')}:\n{listed}")
 
 
 @click.command(short_help="Apply a changed master.cfg to the running controller.")

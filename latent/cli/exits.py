@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
+from pathlib import Path
 from typing import IO, Any
 
 import click
+
+from latent.cli import words
 
 
 class ExitCode(enum.IntEnum):
@@ -68,3 +71,12 @@ class CliError(click.ClickException):
         click.secho(f"latent: {self.message}", file=file, err=True, fg="red")
         if self.remedy:
             click.echo(f"  {self.remedy}", file=file, err=True)
+
+
+def config_error(path: Path, errors: list[str]) -> CliError:
+    """All that is wrong with a configuration, one a line."""
+    if len(errors) == 1:
+        message, _, remedy = errors[0].partition("; ")
+        return CliError(ExitCode.CONFIG, message, remedy)
+    listed = "\n".join(f"  {error}" for error in errors)
+    return CliError(ExitCode.CONFIG, f"{path} has {words.count(len(errors), 'error')}:\n{listed}")

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from latent.cli.control import config_error
 from latent.cli.daemon import check, tell
-from latent.cli.exits import CliError, ExitCode
+from latent.cli.exits import CliError, ExitCode, config_error
 from latent.cli.place import Place
 from latent.cli.reactor import install
 

@@ -16,7 +16,7 @@ from latent.errors import (
 )
 from latent.model import Offer
 from latent.worker import values
-from latent.worker.checking import check_class, keywords_of, raised_by
+from latent.worker.checking import keywords_of, raised_by
 from latent.worker.declaration import Declaration
 from latent.worker.properties import Properties
 from latent.worker.words import did_you_mean, shown
@@ -95,7 +95,7 @@ class AbstractWorker:
     """Set by the controller: where the worker may keep files of its instances."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        check_class(type(self))
+        self.check_class()
         count = kwargs.pop("count", None)
         self.__declaration = Declaration(type(self), args, kwargs, type(self).settings | COMMON_SETTINGS)
         self.__count = count
@@ -152,6 +152,10 @@ class AbstractWorker:
             self.__errors.append(full)
 
     # --- what the controller uses --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def check_class(cls) -> None:
+        """Raises PluginError if the class itself can't be a worker."""
 
     @property
     def workername(self) -> str:

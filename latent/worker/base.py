@@ -13,6 +13,7 @@ from latent.core.states import Policy
 from latent.errors import LatentWorkerConfigurationError, LatentWorkerFailedToSubstantiate, PluginError
 from latent.model import JSON, Attempt
 from latent.worker.abstract import AbstractWorker, Worker, qualified, take_seconds
+from latent.worker.checking import check_hooks
 from latent.worker.properties import Properties
 from latent.worker.words import shown
 
@@ -145,6 +146,10 @@ class AbstractLatentWorker(AbstractWorker):
         raise LatentWorkerFailedToSubstantiate(f"instance {instance_id} failed to start: it is {instance_state}")
 
     # --- what the controller uses --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def check_class(cls) -> None:
+        check_hooks(cls, AbstractLatentWorker)
 
     def policy(self) -> Policy:
         return Policy(

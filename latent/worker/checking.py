@@ -29,22 +29,16 @@ _SHOULD_BE = {
 }
 
 
-def check_class(cls: type) -> None:
-    """PluginError if the class can't be a worker: a hook is missing, is no function, or can't take its arguments."""
-    _check_class(cast(Any, cls))
+def check_hooks(cls: type, base: type) -> None:
+    """PluginError if a hook of ``cls`` is no function, can't take its arguments, or is missing: still the one of ``base``."""
+    _check_hooks(cast(Any, cls), cast(Any, base))
 
 
 @functools.cache
-def _check_class(cls: Any) -> None:
-    from latent.worker.base import AbstractLatentWorker, AbstractWorker
-
+def _check_hooks(cls: Any, base: Any) -> None:
     name = f"{cls.__module__}.{cls.__qualname__}"
-    if not issubclass(cls, AbstractWorker):
-        raise PluginError(f"{name} is not a worker; subclass latent.worker.AbstractLatentWorker")
-    if not issubclass(cls, AbstractLatentWorker):
-        return
     for hook in ("start_instance", "stop_instance"):
-        if getattr(cls, hook) is getattr(AbstractLatentWorker, hook):
+        if getattr(cls, hook) is getattr(base, hook):
             raise PluginError(f"{name} has no {hook}; define {_SHOULD_BE[hook]}")
     for hook, (args, kwargs) in _CALLS.items():
         function = inspect.getattr_static(cls, hook)
