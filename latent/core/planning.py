@@ -143,7 +143,8 @@ def plan(lines: Sequence[Line], seats: Sequence[Seat], limits: Limits, *, instan
     free = {seat.worker: seat.free for seat in seats}
     groups = _grouped(seats)
     named = {seat.worker: seat for seat in seats}
-    picky = [seat for seat in seats if seat.incompatible and seat.idle]
+    picky = [seat for seat in seats if seat.incompatible]
+    idle = [seat for seat in picky if seat.idle and seat.availability is Availability.WARM and seat.free]
     candidates = [_candidates(line.requirements, groups, named) for line in lines]
     begun: set[str] = set()
     decisions: list[Decision] = []
@@ -153,7 +154,7 @@ def plan(lines: Sequence[Line], seats: Sequence[Seat], limits: Limits, *, instan
     while heads:
         (_, build), number, at = heapq.heappop(heads)
         blocked = _blocked(limits, instances, starting)
-        decision = _place(build, candidates[number], free, picky, blocked)
+        decision = _place(build, candidates[number], free, idle, blocked)
         if isinstance(decision, str):
             waits[number] = waits[number] or decision
             if not picky:
@@ -174,7 +175,7 @@ def plan(lines: Sequence[Line], seats: Sequence[Seat], limits: Limits, *, instan
 
 
 def _place(
-    build: int, kind: _Candidates, free: dict[str, int], picky: Iterable[Seat], blocked: Mapping[Availability, str]
+    build: int, kind: _Candidates, free: dict[str, int], idle: Iterable[Seat], blocked: Mapping[Availability, str]
 ) -> Decision | str:
     """Where the build goes, or why it waits. ``blocked``: the limit that forbids more of them."""
     if not kind.groups:
@@ -192,7 +193,7 @@ def _place(
                 return Start(build, seat.worker, "its instance is coming up and has room")
             group.begin(seat)
             return Start(build, seat.worker, "no instance that fits is free")
-    for seat in () if blocked.get(Availability.GOING) else picky:
+    for seat in () if blocked.get(Availability.GOING) else idle:
         fits = any(group.offer == seat.offer and seat in group.seats[seat.availability] for group in kind.groups)
         if fits and build in seat.incompatible and free[seat.worker] == seat.free:
             why = "its idle instance won't do for this build, and nothing else can serve it"

@@ -238,6 +238,8 @@ class ControllerHarness:
     def crash(self) -> None:
         """The controller dies on the spot; what it had on disk is all that is left."""
         self._running = False
+        for controls in self._controls():
+            controls.controller_died()
         at, self.clock = self.clock.seconds(), Clock()
         self.clock.rightNow = at
         answer(self.store.close())

@@ -39,18 +39,22 @@ class InProcessLatentWorker(AbstractLatentWorker):
 
 @define(eq=False)
 class HookCall:
-    """A call of start_instance or stop_instance. ``build``: what the start was for; ``fast``: how the stop was asked for."""
+    """A call of start_instance or stop_instance. ``build``: what the start was for; ``fast``: how the stop was asked for.
+
+    ``heard``: whether the controller that made it is still there for the answer.
+    """
 
     attempt: int
     token: str
     build: WorkerBuild | None = None
     fast: bool = False
+    heard: bool = True
     answer: Deferred[Any] = field(factory=Deferred)
 
     @property
     def waits(self) -> bool:
-        """Whether it has no answer yet."""
-        return not self.answer.called
+        """Whether somebody waits for its answer."""
+        return self.heard and not self.answer.called
 
 
 class Controls:
@@ -111,6 +115,12 @@ class Controls:
         if not isinstance(result, BaseException):
             self.instances.discard(call.attempt)
         _answer(call, result)
+
+    def controller_died(self) -> None:
+        """Nobody hears the answers of the calls that run; what they did at the provider is done."""
+        for call in (*self.starts, *self.stops):
+            if call.waits:
+                call.heard, call.answer = False, Deferred()
 
     def instance_appears(self) -> None:
         """The provider has made the instance, though start_instance has not answered."""

@@ -135,11 +135,6 @@ class World:
         for agent in self.agents.values():
             # Its connection is gone, its session need not be.
             agent.attached = False
-        for call in (*self.controls.starts, *self.controls.stops):
-            if call.waits:
-                # Whether the provider did it is not known; that nobody heard the answer is.
-                call.answer = Deferred()
-                call.answer.callback(None)
         self.harness.restart()
 
     def _is_over(self) -> bool:

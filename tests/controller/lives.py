@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
-
 from latent.core import events as ev
 from latent.errors import EnrolmentRefused, LatentWorkerCannotSubstantiate, NotYourRun
 from latent.model import BuildState
@@ -142,11 +140,6 @@ class Lives:
     def _crash(self) -> None:
         self.crashes += 1
         self.bomb = Bomb(-1, False)
-        for controls in self.controls.values():
-            for call in (*controls.starts, *controls.stops):
-                if call.waits:
-                    call.answer = Deferred()
-                    call.answer.callback(None)
         self.harness.restart(self._declared())
 
     def _agent(self, name: str, which: int, what: str) -> None:

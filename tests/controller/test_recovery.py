@@ -1,0 +1,472 @@
+"""A controller that is started on what another one left: nothing is lost, nothing runs twice, nothing is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from latent.errors import EnrolmentRefused, PluginError
+from latent.model import Attempt, BuildState, Result
+from latent.testing import BareLatentWorker, ControllerHarness, Controls, SteppedAgent
+from latent.worker.base import ListedInstance, Worker
+from tests.controller.kit import controller, keeps_its_promises, obliging, worker
+
+Flush = Callable[..., list[Any]]
+
+
+def building(harness: ControllerHarness, name: str = "w") -> tuple[int, SteppedAgent]:
+    build = harness.submit(workers=[name])
+    agent = harness.agent(name).attach()
+    agent.take()
+    agent.begin()
+    return build, agent
+
+
+def sql(harness: ControllerHarness, statement: str) -> None:
+    """What a broken disk or a careless operator does."""
+    with harness.store.engine.begin() as conn:
+        conn.exec_driver_sql(statement)
+
+
+# --- where the attempt was --------------------------------------------------------------------------------------------------
+
+
+def test_a_build_goes_on_over_a_restart(tmp_path: Path) -> None:
+    """Its agent comes back to the same session, renews its lease and finishes; nothing is started anew."""
+    with controller(tmp_path, w := obliging()) as harness:
+        build, agent = building(harness)
+        harness.restart()
+        assert harness.worker_state("w") == "SUBSTANTIATED"
+        assert harness.state(build) is BuildState.RUNNING
+        assert w.controls.resumed == [1]
+        agent.come_back()
+        agent.renew()
+        agent.finish()
+        assert harness.result(build) is Result.SUCCESS
+        assert len(harness.runs(build)) == 1
+        assert harness.build(build).attempts == 1
+
+
+def test_the_end_of_a_build_may_be_the_first_thing_that_is_heard_after_a_restart(tmp_path: Path) -> None:
+    """An agent that finished while nobody was there tells it when it comes back."""
+    with controller(tmp_path, obliging()) as harness:
+        build, agent = building(harness)
+        harness.restart()
+        agent.come_back(attach=False)
+        agent.finish()
+        assert harness.result(build) is Result.SUCCESS
+        harness.submit()
+        agent.work()
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_lease_that_was_offered_is_offered_again(tmp_path: Path, delivered: bool) -> None:
+    """Whether or not its agent got it: it has not begun."""
+    with controller(tmp_path, obliging()) as harness:
+        build = harness.submit()
+        agent = harness.agent("w").attach()
+        if delivered:
+            agent.take()
+        harness.restart()
+        agent.come_back()
+        agent.work()
+        assert harness.result(build) is Result.SUCCESS
+        assert len(harness.runs(build)) == 1
+
+
+def test_an_agent_that_does_not_come_back_loses_its_build(tmp_path: Path) -> None:
+    """It has a session's time for that."""
+    with controller(tmp_path, w := obliging()) as harness:
+        build, _ = building(harness)
+        harness.restart()
+        harness.advance(55)
+        assert harness.state(build) is BuildState.RUNNING
+        harness.advance(10)
+        assert harness.live_run(build).worker == "w"
+        assert len(w.controls.starts) == 2
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["the instance is there", "there is none"])
+def test_a_start_that_was_cut_short_is_the_same_start_again(tmp_path: Path, made: bool) -> None:
+    """What the first call made is found; else start_instance is called again, as the same attempt with the same token."""
+    with controller(tmp_path, w := worker()) as harness:
+        build = harness.submit()
+        if made:
+            w.controls.instance_appears()
+        first = w.controls.starts[-1]
+        harness.restart()
+        assert [call.attempt for call in w.controls.starts] == ([1] if made else [1, 1])
+        assert w.controls.starts[-1].token == first.token
+        if not made:
+            w.controls.start_answers()
+        harness.agent("w").attach().work()
+        assert harness.result(build) is Result.SUCCESS
+        assert len(harness.runs(build)) == 1
+        del w.controls.starts[1:]  # the same start
+
+
+def test_an_agent_that_is_waited_for_may_come_after_the_restart(tmp_path: Path) -> None:
+    """The token that its instance was given is still good, and the time it has is what was left."""
+    with controller(tmp_path, w := obliging(missing_timeout=100)) as harness:
+        build = harness.submit()
+        agent = harness.agent("w")
+        harness.advance(60)
+        harness.restart()
+        harness.advance(39)
+        agent.come_back()
+        agent.work()
+        assert harness.result(build) is Result.SUCCESS
+        assert len(w.controls.starts) == 1
+
+
+def test_an_enrolment_whose_answer_was_lost_can_be_made_again(tmp_path: Path) -> None:
+    """Its session never attached, so the token is as good as unused; after it attached, it is not."""
+    with controller(tmp_path, obliging()) as harness:
+        build = harness.submit()
+        harness.agent("w").enrol()
+        harness.restart()
+        agent = harness.agent("w").attach()
+        harness.restart()
+        with pytest.raises(EnrolmentRefused, match="used already"):
+            harness.agent("w").attach()
+        agent.come_back()
+        agent.work()
+        assert harness.result(build) is Result.SUCCESS
+
+
+def test_a_stop_that_was_cut_short_is_made_sure_of(tmp_path: Path) -> None:
+    """The instance is still there: it is destroyed. It is gone: all is well."""
+    for gone in (True, False):
+        folder = tmp_path / str(gone)
+        folder.mkdir()
+        w = obliging(build_wait_timeout=0)
+        controls = w.arguments[1]["controls"]
+        with ControllerHarness(folder, [w]) as harness:
+            controls.auto_stop = None
+            building(harness)[1].finish()
+            assert controls.stopping
+            controls.auto_stop = True
+            if gone:
+                controls.instances.clear()
+            harness.restart()
+            assert harness.worker_state("w") == "NOT_SUBSTANTIATED"
+            assert not controls.instances
+            assert controls.destroyed == ([] if gone else [1])
+            assert not harness.health()
+            controls.starts.clear()
+            harness.restart()
+            assert controls.destroyed == ([] if gone else [1])
+
+
+def test_an_instance_that_is_gone_after_the_restart_is_replaced(tmp_path: Path) -> None:
+    """Its build is tried again at once, on the next attempt."""
+    with controller(tmp_path, w := obliging()) as harness:
+        build, agent = building(harness)
+        w.controls.instance_vanishes()
+        harness.restart()
+        assert [call.attempt for call in w.controls.starts] == [1, 2]
+        with pytest.raises(EnrolmentRefused):
+            agent.come_back()
+        harness.agent("w").attach().work()
+        assert harness.result(build) is Result.SUCCESS
+
+
+def test_an_idle_timer_goes_on_over_a_restart(tmp_path: Path) -> None:
+    """An instance that had 20 s to wait has them still."""
+    with controller(tmp_path, w := obliging(build_wait_timeout=50)) as harness:
+        _, agent = building(harness)
+        agent.finish()
+        harness.advance(30)
+        harness.restart()
+        agent.come_back()
+        harness.advance(19)
+        assert not w.controls.stops
+        harness.advance(1)
+        assert len(w.controls.stops) == 1
+
+
+def test_a_back_off_and_a_pause_outlive_a_restart(tmp_path: Path) -> None:
+    """With their reasons."""
+    with controller(tmp_path, obliging("a"), b := obliging("b")) as harness:
+        b.controls.auto_start = False
+        harness.submit(workers=["b"])
+        harness.controller.pause("a", True)
+        harness.restart()
+        assert harness.status("a").paused
+        assert "answered False" in harness.status("b").reason
+        harness.advance(10)
+        assert len(b.controls.starts) == 2
+        b.controls.auto_start = True
+
+
+def test_queued_builds_are_still_queued_and_cancellations_still_wanted(tmp_path: Path) -> None:
+    """Cancelled before the restart, while it ran: its agent is told after it."""
+    with controller(tmp_path, obliging()) as harness:
+        build, agent = building(harness)
+        waiting = harness.submit()
+        harness.cancel(build)
+        harness.restart()
+        assert harness.state(waiting) is BuildState.QUEUED
+        agent.come_back()
+        watching = agent.watch()
+        assert watching.called
+        agent.finish(Result.CANCELLED)
+        assert harness.result(build) is Result.CANCELLED
+        agent.work()
+        assert harness.result(waiting) is Result.SUCCESS
+
+
+def test_a_build_that_was_cancelled_without_anybody_hearing_it_is_never_offered(tmp_path: Path) -> None:
+    """The crash came between the request and its effect, while the build waited for its instance."""
+    with controller(tmp_path, w := obliging()) as harness:
+        build = harness.submit()
+        sql(harness, f"UPDATE builds SET cancel_requested_at = 1 WHERE id = {build}")
+        harness.restart()
+        assert harness.result(build) is Result.CANCELLED
+        assert harness.worker_state("w") == "NOT_SUBSTANTIATED"
+
+
+def test_a_run_of_a_worker_that_is_gone_is_tried_elsewhere(tmp_path: Path) -> None:
+    """The worker is no longer declared: its agent can't come back, and an operator is told of its instance."""
+    a, b = obliging("a"), obliging("b")
+    with ControllerHarness(tmp_path, [a, b]) as harness:
+        build = harness.submit()
+        agent = harness.agent("a").attach()
+        agent.take()
+        agent.begin()
+        harness.restart([obliging("b", controls=b.controls)])
+        with pytest.raises(EnrolmentRefused):
+            agent.come_back()
+        harness.advance(61)
+        harness.agent("b").attach().work()
+        assert harness.result(build) is Result.SUCCESS
+        assert "worker a is no longer declared" in harness.health("controller")[0].message
+
+
+def test_a_worker_that_is_declared_again_is_taken_up_where_it_was(tmp_path: Path) -> None:
+    """Its instance was up while nobody knew it: it is found, and goes when it has been idle for long enough."""
+    a, b = obliging("a"), obliging("b")
+    with ControllerHarness(tmp_path, [a, b]) as harness:
+        harness.submit(workers=["a"])
+        harness.agent("a").attach().work()
+        harness.restart([obliging("b", controls=b.controls)])
+        harness.reconfigure([obliging("a", controls=a.controls), obliging("b", controls=b.controls)])
+        assert a.controls.resumed == [1]
+        assert harness.worker_state("a") == "SUBSTANTIATED"
+        harness.advance(700)
+    keeps_its_promises(a.controls)
+
+
+def test_a_plain_worker_keeps_its_build(tmp_path: Path) -> None:
+    """Its agent comes back with its password and its session's id."""
+    with controller(tmp_path, Worker("w", "secret")) as harness:
+        agent = harness.plain_agent("secret").attach()
+        build = harness.submit()
+        agent.take()
+        agent.begin()
+        waiting = harness.submit()
+        harness.restart()
+        agent.come_back()
+        agent.finish()
+        agent.work()
+        assert harness.result(build) is harness.result(waiting) is Result.SUCCESS
+        assert len(harness.runs(build)) == 1
+
+
+# --- what the plugin says ---------------------------------------------------------------------------------------------------
+
+
+def raises() -> None:
+    raise RuntimeError("the API is away")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [(raises, "the API is away"), (lambda: 3, "answered an int, 3"), (Deferred, "did not answer in 60 s")],
+    ids=["raises", "wrong type", "hangs"],
+)
+@pytest.mark.parametrize("hook", ["resume_instance", "list_instances"])
+def test_a_plugin_that_can_not_say_what_exists_holds_up_nobody(
+    tmp_path: Path, hook: str, answer: Callable[[], Any], message: str, flush_logged_errors: Flush
+) -> None:
+    """The other worker serves at once; its own build goes on as its agent is there, and health says what went wrong."""
+    with ControllerHarness(tmp_path, [w := worker(), obliging("other")]) as harness:
+        build = harness.submit(workers=["w"])
+        if hook == "resume_instance":
+            w.controls.start_answers()
+        else:
+            w.controls.instance_appears()  # the start is cut short, so there is no handle yet
+        agent = harness.agent("w").attach()
+        agent.take()
+        agent.begin()
+        other, other_agent = building(harness, "other")
+        w.controls.instead[hook] = answer
+        harness.restart()
+        other_agent.come_back()
+        other_agent.finish()
+        assert harness.result(other) is Result.SUCCESS
+        another = harness.submit(workers=["other"])
+        other_agent.work()
+        assert harness.result(another) is Result.SUCCESS
+        agent.come_back(attach=False)
+        if answer is Deferred:
+            assert harness.status("w").reason == "it is being set up"
+            harness.advance(30)
+            agent.renew()
+            harness.advance(31)
+        assert any(message in item.message for item in harness.health("controller"))
+        agent.finish()
+        assert harness.result(build) is Result.SUCCESS
+        assert len(harness.runs(build)) == 1
+        w.controls.instead.clear()
+    flush_logged_errors(RuntimeError, PluginError)
+
+
+def test_what_happens_to_a_worker_before_it_is_recovered_is_not_lost(tmp_path: Path) -> None:
+    """Its agent comes back and finishes while the plugin still looks for the instance."""
+    with controller(tmp_path, w := obliging(build_wait_timeout=5)) as harness:
+        build, agent = building(harness)
+        looking: Deferred[bool] = Deferred()
+        w.controls.instead["resume_instance"] = lambda: looking
+        harness.restart()
+        agent.come_back(attach=False)
+        agent.finish()
+        assert harness.result(build) is Result.SUCCESS
+        harness.advance(30)
+        assert harness.worker_state("w") == "SUBSTANTIATED"
+        looking.callback(True)
+        later = harness.submit()
+        agent.work()
+        assert harness.result(later) is Result.SUCCESS
+        harness.advance(5)
+        assert len(w.controls.stops) == 1
+
+
+def test_a_plugin_without_recovery_hooks_keeps_what_is_attached_and_says_what_it_can_not_do(tmp_path: Path) -> None:
+    """The agent proves that its instance is there."""
+    controls = Controls()
+    controls.auto_start = controls.auto_stop = True
+    harness = ControllerHarness(tmp_path, [BareLatentWorker("w", controls=controls)])
+    with harness:
+        build, agent = building(harness)
+        harness.restart()
+        agent.come_back()
+        agent.finish()
+        assert harness.result(build) is Result.SUCCESS
+        (item,) = [item for item in harness.controller.health() if item.subject == "worker w"]
+        assert item.ok
+        assert "no instance_handle, resume_instance, list_instances, destroy_instance" in item.message
+    keeps_its_promises(controls)
+
+
+def test_workers_of_one_place_are_looked_for_in_one_list(tmp_path: Path) -> None:
+    """However many of them have no handle yet, and for strays too; workers at rest ask for nothing more."""
+
+    class Shared(type(worker())):  # type: ignore[misc]
+        def list_scope(self) -> str:
+            return "one account"
+
+    workers = [Shared(f"w{n}", controls=Controls()) for n in range(4)]
+    with ControllerHarness(tmp_path, workers) as harness:
+        for one in workers[:3]:
+            harness.submit(workers=[one.name])
+        harness.restart()
+        assert sum(one.arguments[1]["controls"].listings for one in workers) == 2, "one for each start of a controller"
+        harness.stop()
+        harness.start()
+        assert sum(one.arguments[1]["controls"].listings for one in workers) == 3
+        for one in workers:
+            one.arguments[1]["controls"].auto_start = True
+
+
+# --- strays and damage ------------------------------------------------------------------------------------------------------
+
+
+def test_instances_that_nobody_expects_are_destroyed(tmp_path: Path) -> None:
+    """Older attempts' and those of workers that are no longer declared; another controller's are not touched."""
+    with controller(tmp_path, w := obliging()) as harness:
+        building(harness)[1].finish()
+        ours = harness.controller.identity.controller_id
+        w.controls.strangers = [
+            ListedInstance(Attempt("w", 99), {"attempt": 99}, ours),
+            ListedInstance(Attempt("removed", 3), {"attempt": 3}, ours),
+            ListedInstance(Attempt("w", 98), {"attempt": 98}, "another controller"),
+        ]
+        harness.restart()
+        assert sorted(w.controls.destroyed) == [3, 99]
+        assert w.controls.instances == {1}
+        w.controls.strangers = []
+
+
+def test_a_worker_whose_row_is_damaged_starts_anew_and_stops_no_other(tmp_path: Path) -> None:
+    """What its last attempt made is destroyed, its build tried again, no number used twice; the other goes on as if nothing was."""
+    for number, damage in enumerate(("'{'", '\'{"state": "NO_SUCH"}\'', "'[]'", '\'{"state": "SUBSTANTIATED"}\'')):
+        (folder := tmp_path / str(number)).mkdir()
+        w, other = obliging(), obliging("other")
+        with ControllerHarness(folder, [w, other]) as harness:
+            build, agent = building(harness)
+            kept, other_agent = building(harness, "other")
+            sql(harness, f"UPDATE workers SET state = {damage} WHERE name = 'w'")  # noqa: S608
+            harness.restart()
+            assert "its state can't be read" in harness.health("controller")[0].message
+            assert w.arguments[1]["controls"].destroyed == [1]
+            other_agent.come_back()
+            other_agent.finish()
+            assert harness.result(kept) is Result.SUCCESS
+            with pytest.raises(EnrolmentRefused):
+                agent.come_back()
+            assert harness.attempt("w") == 2
+            harness.agent("w").attach().work()
+            assert harness.result(build) is Result.SUCCESS
+
+
+def test_a_damaged_row_of_a_worker_at_rest_does_not_use_a_number_again(tmp_path: Path) -> None:
+    """All its attempts are over, and the next is a new one."""
+    with controller(tmp_path, w := obliging(build_wait_timeout=0)) as harness:
+        building(harness)[1].finish()
+        sql(harness, "UPDATE workers SET state = 'x'")
+        harness.restart()
+        building(harness)[1].finish()
+        assert [call.attempt for call in w.controls.starts] == [1, 2]
+
+
+@pytest.mark.parametrize("doc", ["{}", '{"step": "x"}', '{"paused": 3}', '{"nonsense": 1}', "[]", "{"])
+def test_a_damaged_back_off_is_no_back_off(tmp_path: Path, doc: str) -> None:
+    """The worker serves."""
+    with controller(tmp_path, w := obliging()) as harness:
+        w.controls.auto_start = False
+        harness.submit()
+        w.controls.auto_start = True
+        sql(harness, f"UPDATE workers SET quarantine = '{doc}'")  # noqa: S608
+        harness.restart()
+        assert len(w.controls.starts) == 2
+
+
+def test_a_damaged_build_is_left_alone_and_does_not_keep_its_worker(tmp_path: Path) -> None:
+    """Health names it; the worker that had it takes others."""
+    with controller(tmp_path, obliging()) as harness:
+        damaged, _ = building(harness)
+        sql(harness, f"UPDATE builds SET request = 'x' WHERE id = {damaged}")  # noqa: S608
+        harness.restart()
+        assert f"build {damaged} can't be read" in harness.health("controller")[0].message
+        build = harness.submit()
+        harness.advance(61)
+        harness.agent("w").attach().work()
+        assert harness.result(build) is Result.SUCCESS
+
+
+def test_a_restart_can_be_stopped_while_a_plugin_hangs(tmp_path: Path, flush_logged_errors: Flush) -> None:
+    """`latent stop --fast` does not wait for it."""
+    with controller(tmp_path, w := obliging()) as harness:
+        building(harness)
+        w.controls.instead["resume_instance"] = Deferred
+        harness.restart()
+        before = harness.clock.seconds()
+        harness.stop(fast=True)
+        assert harness.clock.seconds() == before
+        assert len(w.controls.stops) == 1
+    flush_logged_errors()
