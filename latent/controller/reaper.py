@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import define
+from attrs import define, evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from latent.controller.asking import ask
 from latent.controller.clock import Alarm, Clock
+from latent.controller.failures import failure_of
 from latent.controller.identity import Identity
 from latent.controller.roster import Roster
 from latent.model import JSON, Attempt
@@ -89,8 +91,13 @@ class Reaper:
         for case in list(self._cases.values()):
             if case.running is None and case.row.next_at <= now and not self._stopped:
                 case.running = Deferred.fromCoroutine(self._destroy(case))
-                case.running.addErrback(lambda f: log.failure("the reaper failed", f)).addBoth(self._ended, case)
+                case.running.addErrback(self._unforeseen, case).addBoth(self._ended, case)
         self._arm()
+
+    def _unforeseen(self, failure: Failure, case: _Case) -> None:
+        """Whatever it was, the next try waits: else this would go round and round."""
+        log.failure("{attempt}: the reaper failed", failure, attempt=case.row.attempt)
+        case.row = evolve(case.row, next_at=self._clock.seconds() + LAST_WAIT)
 
     def _ended(self, _: None, case: _Case) -> None:
         case.running = None
@@ -122,7 +129,7 @@ class Reaper:
     async def _failed(self, case: _Case, error: Exception) -> None:
         now = self._clock.seconds()
         wait = min(FIRST_WAIT * 2 ** min(case.row.tries, 10), LAST_WAIT)
-        message = str(error) or type(error).__name__
+        message = str(error) if isinstance(error, NotConfirmed) else failure_of(Failure(error)).message
         log.warn("{attempt} could not be destroyed: {error}", attempt=case.row.attempt, error=message)
         await self._store.write(lambda conn: attempts.destroy_failed(conn, case.row.attempt, message, now + wait))
         rows = await self._store.read(attempts.condemned)

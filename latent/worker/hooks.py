@@ -11,6 +11,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
+from latent.errors import PluginError
+
 _AWAITED_FUTURE = "await wasn't used with future"
 """What asyncio says when its Future is awaited in a coroutine that Twisted drives."""
 
@@ -23,9 +25,18 @@ def call(hook: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
     """
     try:
         result = later(hook(*args, **kwargs), name(hook))
-    except BaseException:  # SystemExit too: a plugin does not end the controller
-        return fail(Failure())
-    return result if isinstance(result, Deferred) else succeed(result)
+    except BaseException:
+        return fail(_contained(Failure(), hook))
+    return result.addErrback(_contained, hook) if isinstance(result, Deferred) else succeed(result)
+
+
+def _contained(failure: Failure, hook: Callable[..., Any]) -> Failure:
+    """A plugin does not end the controller: SystemExit and its like are errors of the hook like any other."""
+    if failure.check(Exception):
+        return failure
+    error = PluginError(f"{name(hook)} raised {type(failure.value).__name__}: {failure.value}")
+    error.__cause__ = failure.value
+    return Failure(error)
 
 
 def later(result: Any, who: str) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, inlineCallbacks, succeed
 
+from latent.errors import PluginError
 from latent.worker import hooks
 from tests.worker.kit import result_of
 
@@ -48,9 +49,16 @@ def test_inline_callbacks() -> None:
     assert result_of(hooks.call(hook)) == 4
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), StopIteration(), KeyError("k")])
+@pytest.mark.parametrize("hook_result", [lambda: exec("raise SystemExit(3)"), lambda: fail(SystemExit(3))])
+def test_a_hook_does_not_end_the_controller(hook_result: Callable[[], object]) -> None:
+    """SystemExit, raised or as a failure, is an error of the plugin that whoever called the hook can handle."""
+    with pytest.raises(PluginError, match="raised SystemExit: 3"):
+        result_of(hooks.call(hook_result))
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), StopIteration(), KeyError("k")])
 def test_raising_is_an_answer(error: BaseException) -> None:
-    """What a hook raises, SystemExit too, is its answer and never raised at the caller."""
+    """What a hook raises is its answer and never raised at the caller."""
 
     def hook() -> None:
         raise error
