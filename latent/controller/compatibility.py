@@ -6,7 +6,7 @@ it, all others go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -49,7 +49,7 @@ class Compatibility:
             return frozenset()
         return frozenset(build for build, good in self._answers.get(post.attempt, {}).items() if not good)
 
-    def ask(self, roster: Roster, offer_of: Callable[[Post], Offer], lines: Iterable[Line], queue: BuildQueue) -> set[int]:
+    def ask(self, roster: Roster, offers: Mapping[str, Offer], lines: Iterable[Line], queue: BuildQueue) -> set[int]:
         """Ask what is not known yet. The builds about which answers are outstanding: a plan would replace the wrong instances."""
         up = [post for post in roster.latent() if _is_up_and_picky(post)]
         current = {post.attempt for post in up}
@@ -59,7 +59,7 @@ class Compatibility:
         for post in up:
             known = self._answers.setdefault(post.attempt, {})
             asked = self._asked.setdefault(post.attempt, set())
-            offer = {**offer_of(post), WORKER: frozenset({post.name})}
+            offer = {**offers[post.name], WORKER: frozenset({post.name})}
             for line in lines:
                 if not matches(line.requirements, post.name, offer):
                     continue

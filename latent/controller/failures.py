@@ -6,18 +6,27 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure as TwistedFailure
 
 from latent.core.events import Failure, Fault
-from latent.errors import LatentWorkerCannotSubstantiate, LatentWorkerSubstantiationCancelled
+from latent.errors import LatentError, LatentWorkerCannotSubstantiate, LatentWorkerSubstantiationCancelled
 
 
 def failure_of(failure: TwistedFailure) -> Failure:
     """By the error's type alone; an error that is not ours is the infrastructure's."""
     error = failure.value
+    assert error is not None
     kind = type(error).__name__
-    message = str(error) or kind
     if isinstance(error, LatentWorkerCannotSubstantiate):
-        return Failure(Fault.BUILD, message, kind)
+        return Failure(Fault.BUILD, str(error) or kind, kind)
     if isinstance(error, LatentWorkerSubstantiationCancelled):
-        return Failure(Fault.NOBODY, message, kind)
+        return Failure(Fault.NOBODY, str(error) or kind, kind)
     if isinstance(error, CancelledError):
         return Failure(Fault.INFRASTRUCTURE, "it was cancelled", kind)
-    return Failure(Fault.INFRASTRUCTURE, message if kind in message else f"{kind}: {message}", kind)
+    return Failure(Fault.INFRASTRUCTURE, explained(error), kind)
+
+
+def explained(error: BaseException) -> str:
+    """The error in words; one that is not ours with its type, as a KeyError's own words are no more than the key."""
+    kind = type(error).__name__
+    message = str(error)
+    if isinstance(error, LatentError) or kind in message:
+        return message or kind
+    return f"{kind}: {message}" if message else kind

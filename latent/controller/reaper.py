@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from latent.controller.asking import ask
 from latent.controller.clock import Alarm, Clock
-from latent.controller.failures import failure_of
+from latent.controller.failures import explained
 from latent.controller.identity import Identity
 from latent.controller.roster import Roster
 from latent.model import JSON, Attempt
@@ -129,7 +129,7 @@ class Reaper:
     async def _failed(self, case: _Case, error: Exception) -> None:
         now = self._clock.seconds()
         wait = min(FIRST_WAIT * 2 ** min(case.row.tries, 10), LAST_WAIT)
-        message = str(error) if isinstance(error, NotConfirmed) else failure_of(Failure(error)).message
+        message = str(error) if isinstance(error, NotConfirmed) else explained(error)
         log.warn("{attempt} could not be destroyed: {error}", attempt=case.row.attempt, error=message)
         await self._store.write(lambda conn: attempts.destroy_failed(conn, case.row.attempt, message, now + wait))
         rows = await self._store.read(attempts.condemned)

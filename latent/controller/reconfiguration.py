@@ -26,6 +26,7 @@ from latent.config.settings import Config
 from latent.controller.asking import ask
 from latent.controller.clock import Clock
 from latent.controller.dispatcher import Dispatcher
+from latent.controller.failures import explained
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.plain import PlainWorker
 from latent.controller.roster import Roster
@@ -115,8 +116,8 @@ class Reconfiguration:
             await ask(self._clock, SET_UP_TIMEOUT, post.plugin.reconfigService, *args, **kwargs)
         except Exception as error:
             log.failure("{worker}: reconfigService failed", worker=name)
-            post.unusable = f"reconfigService failed: {error}"
-            return f"worker {name}: could not be changed and gets no builds: {error}"
+            post.unusable = f"reconfigService failed: {explained(error)}"
+            return f"worker {name}: could not be changed and gets no builds: {explained(error)}"
         post.unusable = ""
         post.plugin.adopt_declaration(plugin)
         if isinstance(post, PlainWorker):

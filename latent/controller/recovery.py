@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from latent.controller.asking import ask
 from latent.controller.clock import Clock
 from latent.controller.dispatcher import Dispatcher
+from latent.controller.failures import explained
 from latent.controller.identity import Identity
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.queue import BuildQueue
@@ -248,7 +249,7 @@ class Recovery:
             except Exception as error:
                 log.failure("{worker}: its plugin could not say what exists", worker=post.name)
                 self._remains.problems.append(
-                    f"worker {post.name}: its plugin could not say whether its instance is there: {error}"
+                    f"worker {post.name}: its plugin could not say whether its instance is there: {explained(error)}"
                 )
         await self._condemn_forgotten(post)
         await post.resumed(found)
@@ -311,7 +312,9 @@ class Recovery:
             try:
                 listed = await self._listed(plugin)
             except Exception as error:
-                self._remains.problems.append(f"{scope}: its instances could not be listed, so strays would not be seen: {error}")
+                self._remains.problems.append(
+                    f"{scope}: its instances could not be listed, so strays would not be seen: {explained(error)}"
+                )
                 continue
             for instance in listed:
                 post = self._roster.get(instance.attempt.worker)

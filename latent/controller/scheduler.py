@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from latent.controller.clock import Alarm, Clock, Wait
 from latent.controller.compatibility import Compatibility
 from latent.controller.dispatcher import Dispatcher
+from latent.controller.failures import explained
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.queue import BuildQueue
 from latent.controller.roster import Post, Roster
@@ -95,8 +96,9 @@ class Scheduler:
         if not len(self._queue):
             return
         lines = self._queue.lanes()
-        unknown = self.compatibility.ask(self._roster, self._offer, lines, self._queue)
-        seats = [self._seat(post) for post in self._roster]
+        offers = {post.name: self._offer(post) for post in self._roster}
+        unknown = self.compatibility.ask(self._roster, offers, lines, self._queue)
+        seats = [self._seat(post, offers[post.name]) for post in self._roster]
         latent = self._roster.latent()
         instances = sum(1 for post in latent if not isinstance(post.state, NotSubstantiated | ShutDown))
         starting = sum(1 for post in latent if isinstance(post.state, STARTING))
@@ -113,13 +115,12 @@ class Scheduler:
         ends += [until for until in self._occupied.values() if until > now]
         self._later.set(min(ends, default=None))
 
-    def _seat(self, post: Post) -> Seat:
+    def _seat(self, post: Post, offer: Offer) -> Seat:
         limit = post.plugin.max_builds or 1
         if (agent := self._dispatcher.sessions.of_worker(post.name)) is not None:
             limit = min(limit, agent.capacity)
         free = limit - self._dispatcher.load_of(post.name) - self._reserved.get(post.name, 0)
         closed = post.why_closed() or self._why_occupied(post.name)
-        offer = self._offer(post)
         if closed or free <= 0:
             return Seat(worker=post.name, offer=offer, availability=Availability.CLOSED, free=0, reason=closed or "busy")
         idle = free == limit
@@ -148,7 +149,12 @@ class Scheduler:
         return "the store says that it is busy" if until > self._clock.seconds() else ""
 
     def _offer(self, post: Post) -> Offer:
-        offer = {name: values for name, values in post.plugin.offer().items() if name != WORKER}
+        try:
+            offer = {name: values for name, values in post.plugin.offer().items() if name != WORKER}
+        except Exception as error:  # a plugin may have its own, and must not spoil the plan for the others
+            log.failure("{worker}: offer failed", worker=post.name)
+            post.unusable = f"offer failed: {explained(error)}"
+            return {}
         session = self._dispatcher.sessions.of_worker(post.name)
         for name, value in session.labels.items() if session else ():
             # What the declaration says of its worker holds against what the agent says of itself.

@@ -18,6 +18,7 @@ from latent.controller import recovery
 from latent.controller.asking import ask
 from latent.controller.clock import Clock
 from latent.controller.dispatcher import Dispatcher
+from latent.controller.failures import explained
 from latent.controller.health import HealthItem, health
 from latent.controller.identity import Identity
 from latent.controller.lifecycle import Lifecycle
@@ -216,7 +217,7 @@ class Controller:
             await ask(self._clock, SET_UP_TIMEOUT, post.plugin.reconfigService, *args, **kwargs)
         except Exception as error:
             log.failure("{worker}: reconfigService failed", worker=post.name)
-            post.unusable = f"reconfigService failed: {error}"
+            post.unusable = f"reconfigService failed: {explained(error)}"
         if isinstance(post, Lifecycle):
             await recover.worker(post)
         post.setting_up = False

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from attrs import define, field
+
 from latent.core import events as ev
 from latent.errors import EnrolmentRefused, LatentWorkerCannotSubstantiate, NotYourRun
 from latent.model import BuildState

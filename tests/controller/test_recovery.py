@@ -222,7 +222,7 @@ def test_queued_builds_are_still_queued_and_cancellations_still_wanted(tmp_path:
 
 def test_a_build_that_was_cancelled_without_anybody_hearing_it_is_never_offered(tmp_path: Path) -> None:
     """The crash came between the request and its effect, while the build waited for its instance."""
-    with controller(tmp_path, w := obliging()) as harness:
+    with controller(tmp_path, obliging()) as harness:
         build = harness.submit()
         sql(harness, f"UPDATE builds SET cancel_requested_at = 1 WHERE id = {build}")
         harness.restart()
@@ -403,14 +403,14 @@ def test_instances_that_nobody_expects_are_destroyed(tmp_path: Path) -> None:
 
 
 def test_a_worker_whose_row_is_damaged_starts_anew_and_stops_no_other(tmp_path: Path) -> None:
-    """What its last attempt made is destroyed, its build tried again, no number used twice; the other goes on as if nothing was."""
+    """What its last attempt made is destroyed, its build tried again, no number used twice; the other notices nothing."""
     for number, damage in enumerate(("'{'", '\'{"state": "NO_SUCH"}\'', "'[]'", '\'{"state": "SUBSTANTIATED"}\'')):
         (folder := tmp_path / str(number)).mkdir()
         w, other = obliging(), obliging("other")
         with ControllerHarness(folder, [w, other]) as harness:
             build, agent = building(harness)
             kept, other_agent = building(harness, "other")
-            sql(harness, f"UPDATE workers SET state = {damage} WHERE name = 'w'")  # noqa: S608
+            sql(harness, f"UPDATE workers SET state = {damage} WHERE name = 'w'")
             harness.restart()
             assert "its state can't be read" in harness.health("controller")[0].message
             assert w.arguments[1]["controls"].destroyed == [1]
@@ -441,7 +441,7 @@ def test_a_damaged_back_off_is_no_back_off(tmp_path: Path, doc: str) -> None:
         w.controls.auto_start = False
         harness.submit()
         w.controls.auto_start = True
-        sql(harness, f"UPDATE workers SET quarantine = '{doc}'")  # noqa: S608
+        sql(harness, f"UPDATE workers SET quarantine = '{doc}'")
         harness.restart()
         assert len(w.controls.starts) == 2
 
@@ -450,7 +450,7 @@ def test_a_damaged_build_is_left_alone_and_does_not_keep_its_worker(tmp_path: Pa
     """Health names it; the worker that had it takes others."""
     with controller(tmp_path, obliging()) as harness:
         damaged, _ = building(harness)
-        sql(harness, f"UPDATE builds SET request = 'x' WHERE id = {damaged}")  # noqa: S608
+        sql(harness, f"UPDATE builds SET request = 'x' WHERE id = {damaged}")
         harness.restart()
         assert f"build {damaged} can't be read" in harness.health("controller")[0].message
         build = harness.submit()
