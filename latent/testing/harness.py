@@ -36,6 +36,9 @@ from latent.worker.base import AbstractWorker
 
 T = TypeVar("T")
 
+MOST_WRITES = 20
+"""How many writes, one after the other, an answer may take."""
+
 START = 1_700_000_000.0
 """When the clock stands still first, in POSIX seconds."""
 
@@ -85,11 +88,11 @@ class SteppedAgent:
         return [lease.build_id for lease in self._agent.leases]
 
     def enrol(self) -> SteppedAgent:
-        answer(self._agent.enrol())
+        self._harness.answer(self._agent.enrol())
         return self
 
     def attach(self, *, capacity: int = 1, labels: Mapping[str, str] | None = None) -> SteppedAgent:
-        answer(self._agent.attach(capacity=capacity, labels=labels))
+        self._harness.answer(self._agent.attach(capacity=capacity, labels=labels))
         self._harness.advance(0)
         return self
 
@@ -109,20 +112,20 @@ class SteppedAgent:
         return self.lease
 
     def begin(self) -> None:
-        answer(self._agent.begin(self.lease))
+        self._harness.answer(self._agent.begin(self.lease))
 
     def renew(self) -> None:
         self._agent.renew(self.lease)
 
     def tell(self, *texts: str) -> None:
-        answer(self._agent.tell(self.lease, *texts))
+        self._harness.answer(self._agent.tell(self.lease, *texts))
 
     def watch(self) -> Deferred[bool]:
         """Wait for a cancellation of the run."""
         return self._agent.cancelled(self.lease)
 
     def finish(self, result: Result = Result.SUCCESS, *, exit_code: int | None = None, error: str = "") -> None:
-        answer(self._agent.finish(self.lease, Outcome(result=result, exit_code=exit_code, error=error)))
+        self._harness.answer(self._agent.finish(self.lease, Outcome(result=result, exit_code=exit_code, error=error)))
         self._harness.advance(0)
 
     def work(self, result: Result = Result.SUCCESS) -> None:
@@ -133,7 +136,7 @@ class SteppedAgent:
 
     def leave(self, reason: str = "its agent has left") -> None:
         """Its session is closed, in order or because its connection was cut."""
-        answer(self._agent.leave(reason))
+        self._harness.answer(self._agent.leave(reason))
         self._harness.advance(0)
 
     def come_back(self, *, attach: bool = True) -> SteppedAgent:
@@ -145,6 +148,8 @@ class SteppedAgent:
 class ControllerHarness:
     """``workers`` and ``builders`` are what master.cfg would declare. The controller is started by `start` or ``with``.
 
+    ``disk_seconds``: how long a write takes. 0: it is on disk, and answered, before the next line of the controller's code runs;
+    above that, other things happen meanwhile, as they do with a real disk.
     At the end of the ``with`` it is stopped, and what it has left behind on the clock is an AssertionError.
     """
 
@@ -156,6 +161,7 @@ class ControllerHarness:
         builders: Iterable[Builder] = (),
         limits: Limits | None = None,
         jitter: Callable[[], float] = lambda: 0.0,
+        disk_seconds: float = 0.0,
     ) -> None:
         self.clock = Clock()
         self.clock.rightNow = START
@@ -163,6 +169,7 @@ class ControllerHarness:
         self.store: Store
         self._state_dir = state_dir
         self._jitter = jitter
+        self._disk_seconds = disk_seconds
         self._limits = limits or Limits()
         self._builders = {builder.name: builder for builder in builders}
         self._config = self.config(workers)
@@ -196,7 +203,7 @@ class ControllerHarness:
 
     def start(self) -> None:
         self.open()
-        answer(self.controller.start())
+        self.answer(self.controller.start())
         self.advance(0)
 
     def open(self) -> None:
@@ -211,6 +218,16 @@ class ControllerHarness:
             jitter=self._jitter,
         )
         self._running = True
+        if self._disk_seconds:
+            self._slow_down(self.store.write)
+
+    def _slow_down(self, write: Callable[[Callable[[Connection], Any]], Deferred[Any]]) -> None:
+        def slow_write(op: Callable[[Connection], Any]) -> Deferred[Any]:
+            answered: Deferred[Any] = Deferred()
+            self.clock.callLater(self._disk_seconds, lambda: write(op).chainDeferred(answered))
+            return answered
+
+        self.store.write = slow_write  # type: ignore[method-assign]
 
     def stop(self, *, fast: bool = True) -> None:
         """Stop the controller in order and to the end; hooks that do not answer are answered first, agents do not finish."""
@@ -225,13 +242,14 @@ class ControllerHarness:
             if stopping.called:
                 break
             self.advance(60)
-        answer(stopping)
+        self.answer(stopping)
         self.close()
 
     def close(self) -> None:
         """After the controller has stopped: nothing may be left."""
         self._running = False
-        answer(self.store.close())
+        self.advance(self._disk_seconds)
+        self.answer(self.store.close())
         left = [str(call) for call in self.clock.getDelayedCalls()]
         assert not left, f"the controller left delayed calls behind: {left}"
 
@@ -242,7 +260,7 @@ class ControllerHarness:
             controls.controller_died()
         at, self.clock = self.clock.seconds(), Clock()
         self.clock.rightNow = at
-        answer(self.store.close())
+        self.answer(self.store.close())
 
     def restart(self, workers: Iterable[AbstractWorker] | None = None) -> None:
         """Crash, and start another controller. ``workers``: as declared now; None: as before."""
@@ -255,10 +273,20 @@ class ControllerHarness:
 
     def reconfigure(self, workers: Iterable[AbstractWorker], *, limits: Limits | None = None) -> list[str]:
         """What the controller says that it changed."""
-        done = answer(self.controller.reconfigure(self.config(workers, limits=limits)))
+        done = self.answer(self.controller.reconfigure(self.config(workers, limits=limits)))
         self._config = self.controller.config
         self.advance(0)
         return done
+
+    def answer(self, awaitable: Awaitable[T]) -> T:
+        """What a coroutine or Deferred answers, now or once the disk has; raises what it fails with."""
+        deferred: Deferred[T]
+        deferred = awaitable if isinstance(awaitable, Deferred) else Deferred.fromCoroutine(awaitable)  # type: ignore[arg-type]
+        for _ in range(MOST_WRITES if self._disk_seconds else 0):
+            if deferred.called:
+                break
+            self.advance(self._disk_seconds)
+        return answer(deferred)
 
     # --- time ----------------------------------------------------------------------------------------------------------------
 
@@ -272,7 +300,7 @@ class ControllerHarness:
 
     # --- builds --------------------------------------------------------------------------------------------------------------
 
-    def submit(
+    def request(
         self,
         *,
         workers: Iterable[str] | None = None,
@@ -281,9 +309,9 @@ class ControllerHarness:
         priority: int = 0,
         timeout: float = 3600.0,
         max_attempts: int = 5,
-    ) -> int:
-        """A build of one step; its id. The scheduler has looked at it."""
-        request = BuildRequest(
+    ) -> BuildRequest:
+        """A build of one step."""
+        return BuildRequest(
             builder="test",
             steps=(Step(name="step", command="true"),),
             requirements=Requirements(labels=labels or {}, workers=None if workers is None else frozenset(workers)),
@@ -292,18 +320,21 @@ class ControllerHarness:
             timeout=timeout,
             max_attempts=max_attempts,
         )
-        build = answer(self.controller.submit(request))
+
+    def submit(self, **wanted: Any) -> int:
+        """Ask for a `request`; the build's id. The scheduler has looked at it."""
+        build = self.answer(self.controller.submit(self.request(**wanted)))
         if self.scheduling:
             self.advance(0)
         return build.id
 
     def cancel(self, build_id: int, reason: str = "not wanted", *, retry: bool = False) -> None:
-        answer(self.controller.cancel(build_id, reason, retry=retry))
+        self.answer(self.controller.cancel(build_id, reason, retry=retry))
         self.advance(0)
 
     def build(self, build_id: int) -> Build:
         """As it is in the store."""
-        return answer(self.controller.build(build_id)).build
+        return self.answer(self.controller.build(build_id)).build
 
     def state(self, build_id: int) -> BuildState:
         return self.build(build_id).state
@@ -312,10 +343,10 @@ class ControllerHarness:
         return self.build(build_id).result
 
     def why(self, build_id: int) -> str:
-        return answer(self.controller.build(build_id)).why
+        return self.answer(self.controller.build(build_id)).why
 
     def runs(self, build_id: int) -> list[RunView]:
-        return list(answer(self.controller.build(build_id)).runs)
+        return list(self.answer(self.controller.build(build_id)).runs)
 
     def live_run(self, build_id: int) -> LiveRun:
         run = self.controller.dispatcher.run_of_build(build_id)
@@ -353,11 +384,11 @@ class ControllerHarness:
 
     def events(self, worker: str) -> list[str]:
         """The names of the events in the worker's journal, oldest first."""
-        return [entry.event for entry in answer(self.controller.history(worker, 1000))]
+        return [entry.event for entry in self.answer(self.controller.history(worker, 1000))]
 
     def disk(self, query: Callable[[Connection], T]) -> T:
         """What a query finds in the store."""
-        return answer(self.store.read(query))
+        return self.answer(self.store.read(query))
 
     def _controls(self) -> list[Controls]:
         return [post.plugin.controls for post in self.controller.roster if isinstance(post.plugin, ControllableLatentWorker)]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from latent.core import events as ev
-from latent.errors import EnrolmentRefused, LatentWorkerCannotSubstantiate, NotYourRun
+from latent.errors import EnrolmentRefused, LatentWorkerCannotSubstantiate, NotYourRun, StoreError
 from latent.model import BuildState
 from latent.store.builds import live_runs
-from latent.testing import ControllableLatentWorker, ControllerHarness, Controls, SteppedAgent, answer
+from latent.testing import ControllableLatentWorker, ControllerHarness, Controls, SteppedAgent
 from tests.controller.crash import Bomb
 from tests.controller.kit import worker
 
@@ -81,9 +84,10 @@ class Lives:
         controls = self.controls[name]
         match what:
             case "submit":
-                self.harness.submit(max_attempts=MAX_ATTEMPTS)
+                self._begin(self.harness.controller.submit(self.harness.request(max_attempts=MAX_ATTEMPTS)))
             case "cancel" | "retry" if self.builds:
-                self.harness.cancel(self.builds[which % len(self.builds)], retry=what == "retry")
+                build = self.builds[which % len(self.builds)]
+                self._begin(self.harness.controller.cancel(build, "not wanted", retry=what == "retry"))
             case "start answers" if controls.starting:
                 controls.start_answers()
             case "start fails" if controls.starting:
@@ -122,6 +126,14 @@ class Lives:
             case "crash at a write" if self.bomb.at < 0:
                 self.bomb = Bomb(which // 2, bool(which % 2))
                 self.bomb.plant(self.harness)
+
+    def _begin(self, call: Coroutine[Deferred[Any], Any, object]) -> None:
+        """Somebody asks for something, and does not wait for the answer."""
+        Deferred.fromCoroutine(call).addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        # A store that is gone takes the answers with it.
+        failure.trap(StoreError)
 
     def _declared(self) -> list[ControllableLatentWorker]:
         timeouts = (0, 5, -1)
@@ -193,7 +205,7 @@ class Lives:
             # A start that a crash cut short is the same start when it is called again.
             assert numbers == sorted(numbers)
         # Whether or not its submission was answered, a build that is on disk is to be carried out.
-        found = answer(self.harness.controller.builds(limit=1000))
+        found = self.harness.answer(self.harness.controller.builds(limit=1000))
         self.builds = sorted(build.id for build in found)
         assert all(build.attempts <= MAX_ATTEMPTS for build in found), "a build was tried too often"
         live = [run.build_id for run in self.harness.disk(live_runs)]
@@ -237,10 +249,10 @@ class Lives:
         return rest and finished and not self.harness.controller.reaper.cases()
 
 
-def live(moves: Sequence[tuple[str, int]]) -> None:
+def live(moves: Sequence[tuple[str, int]], disk_seconds: float = 0.0) -> None:
     controls = {name: Controls() for name in NAMES}
     with tempfile.TemporaryDirectory() as folder:
-        harness = ControllerHarness(Path(folder), [])
+        harness = ControllerHarness(Path(folder), [], disk_seconds=disk_seconds)
         lives = Lives(harness, controls)
         harness._config = harness.config(lives._declared())
         with harness:
