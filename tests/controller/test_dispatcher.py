@@ -13,7 +13,7 @@ from latent.errors import NotFound, NotYourRun
 from latent.model import BuildState, Outcome, Result, RunStatus, StepState, StepStatus
 from latent.testing import ControllerHarness, SteppedAgent, answer
 from latent.worker.base import Worker
-from tests.controller.kit import controller, obliging
+from tests.controller.kit import controller, obliging, worker
 
 
 def attached(harness: ControllerHarness, name: str = "w") -> tuple[int, SteppedAgent]:
@@ -81,6 +81,23 @@ def test_a_lease_whose_answer_was_lost_is_given_again(tmp_path: Path) -> None:
         assert not agent.ask().called
         agent.finish()
         assert harness.result(build) is Result.SUCCESS
+
+
+def test_a_build_that_was_meant_for_one_attempt_may_be_carried_out_by_the_next(tmp_path: Path) -> None:
+    """The start that it was to join fails while its claim is on its way to the disk: the next attempt's agent may have it."""
+    with controller(tmp_path, w := worker(max_builds=2), disk_seconds=0.5) as harness:
+        harness.submit()
+        harness.advance(2)
+        build = harness.submit()
+        w.controls.start_answers(False)
+        harness.advance(2)
+        w.controls.stop_answers()
+        harness.advance(2)
+        assert w.controls.builds == [1, build]
+        w.controls.start_answers()
+        harness.agent("w").attach().work()
+        assert harness.result(build) is Result.SUCCESS
+        assert len(harness.runs(build)) == 1
 
 
 def test_an_agent_with_room_for_two_is_given_two_different_leases(tmp_path: Path) -> None:
