@@ -208,9 +208,11 @@ def _left_process(pid: int, before: set[int]) -> psutil.Process | None:
 
 
 def _ancestors(process: psutil.Process) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.Error):
-        return process.parents()
-    return []  # a parent ended while we looked
+    for _ in range(3):
+        with contextlib.suppress(psutil.Error):
+            return process.parents()
+        time.sleep(0.01)  # a parent ended while we looked: who has its children now is seen the next time
+    return []
 
 
 def _marked(process: psutil.Process) -> bool:
