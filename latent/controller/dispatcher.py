@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
@@ -22,7 +23,7 @@ from latent.controller.roster import Roster
 from latent.controller.sessions import Session, Sessions
 from latent.core import events as ev
 from latent.core import leasing
-from latent.errors import NotYourRun
+from latent.errors import NotYourRun, StoreError
 from latent.model import (
     Attempt,
     Build,
@@ -174,7 +175,21 @@ class Dispatcher:
         properties = Properties()
         for name, value in request.properties.items():
             properties.setProperty(name, value, "Build")
-        return WorkerBuild(id=run.build.id, builder=request.builder, properties=properties)
+        return WorkerBuild(run.build.id, request.builder, properties, partial(self._note, run.id))
+
+    def _note(self, run_id: int, text: str) -> None:
+        """A line of a plugin's in a build's log, before the agent's own. Nothing depends on it: a full disk only loses it."""
+        if run_id not in self._runs:
+            return
+        try:
+            self._store.logs.append(run_id, [LogLine(step_uuid="", line=0, time=0.0, stream="header", text=text)])
+        except StoreError as error:
+            log.warn("run {run}: {error}", run=run_id, error=error)
+        self._log_grew(run_id)
+
+    def _log_grew(self, run_id: int) -> None:
+        for watcher in self._log_watchers.pop(run_id, []):
+            watcher.callback(None)
 
     def ready(self, worker: str, builds: tuple[str, ...]) -> None:
         self.absent.pop(worker, None)
@@ -292,8 +307,7 @@ class Dispatcher:
         """Append log lines. Raises NotYourRun, StoreError (disk full: the agent is to send them again)."""
         await self._known(session, run_id)
         self._store.logs.append(run_id, lines)
-        for watcher in self._log_watchers.pop(run_id, []):
-            watcher.callback(None)
+        self._log_grew(run_id)
 
     async def finished(self, session: Session, run_id: int, outcome: Outcome, at: float) -> None:
         """The agent says how it ended. Raises NotYourRun; idempotent."""

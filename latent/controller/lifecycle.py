@@ -109,8 +109,10 @@ class Lifecycle:
         self._held: list[Callable[[], None]] | None = []
         self._calls: dict[Timer, Deferred[Any]] = {}
         self._checking: Deferred[Any] | None = None
+        self._check_again = False
         self._attaching: dict[str, Deferred[None]] = {}
         self._at_rest: list[Deferred[None]] = []
+        plugin.when_instance_changed = self._instance_changed
 
     @property
     def attempt(self) -> Attempt:
@@ -398,11 +400,23 @@ class Lifecycle:
 
         def answered(result: Any) -> None:
             self._checking = None
+            again, self._check_again = self._check_again, False
             good, message = (False, failure_of(result).message) if isinstance(result, TwistedFailure) else result
             self.apply(ev.Checked(attempt, good, message))
+            if again:
+                self._instance_changed()
 
         self._checking = check
         check.addCallback(lambda result: results.check_result(self.plugin, result)).addBoth(answered)
+
+    def _instance_changed(self) -> None:
+        """The plugin heard something: do not wait for the interval. Before a start is answered, the start itself has to tell."""
+        if not isinstance(self.state, SubstantiatingStarting | Substantiated) or self.state.start is not None:
+            return
+        if self._checking is not None:
+            self._check_again = True  # what is being asked may have been answered before it happened
+        else:
+            self._check(self.state.attempt)
 
 
 def _keep_handle(attempt: Attempt, handle: JSON, conn: Connection) -> None:

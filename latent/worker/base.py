@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import field, frozen
@@ -64,6 +64,9 @@ class AbstractLatentWorker(AbstractWorker):
 
     enrolment: Enrolment | None = None
     """Who the instance is: set by the controller before start_instance and resume_instance, and kept until after the stop."""
+
+    when_instance_changed: Callable[[], None] | None = None
+    """Set by the controller; see `instance_changed`."""
 
     keywords = frozenset({"build_wait_timeout", "check_instance_interval", "start_timeout", "stop_timeout", "reattach_timeout"})
 
@@ -140,6 +143,14 @@ class AbstractLatentWorker(AbstractWorker):
     def getRandomPass(self) -> str:
         """The attempt's agent token: the same while the instance is up. PluginError outside an attempt."""
         return enrolled(self, "getRandomPass").agent_token
+
+    def instance_changed(self) -> None:
+        """Tell the controller that `check_instance` may answer something else now, so that it asks before the interval is over.
+
+        For plugins whose provider tells what happens to an instance. It costs nothing to say it too often.
+        """
+        if self.when_instance_changed is not None:
+            self.when_instance_changed()
 
     def failed_to_start(self, instance_id: str, instance_state: str) -> None:
         """Raise LatentWorkerFailedToSubstantiate for an instance that came into a wrong state."""

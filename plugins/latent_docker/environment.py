@@ -1,0 +1,75 @@
+"""The variables that a container is started with."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+
+from latent.errors import LatentWorkerConfigurationError
+from latent.worker import AbstractLatentWorker
+
+MSGPACK = "msgpack_experimental_v7"
+
+_GATEWAYS = {"pb": ("pb",), MSGPACK: (MSGPACK, "msgpack")}
+"""Under which names the gateway of each of Buildbot's protocols may be known."""
+
+
+def agent_variables(worker: AbstractLatentWorker, master: str | None, protocol: str) -> dict[str, str]:
+    """Those of `latent-agent`, and those that Buildbot's own worker image reads.
+
+    ``master``: the controller's name as containers reach it, and a port for Buildbot's protocol if it has one. Raises
+    LatentWorkerConfigurationError when the controller speaks neither protocol.
+    """
+    servers = worker.enrolment.servers if worker.enrolment is not None else {}
+    host, port = _split(master) if master else ("", "")
+    variables: dict[str, str] = {}
+    if "peer" in servers:
+        variables = worker.agent_environment()
+        if host:
+            variables["LATENT_SERVER"] = f"{_bracketed(host)}:{_split(servers['peer'])[1]}"
+        variables["LATENT_CAPACITY"] = str(worker.max_builds)
+        # gRPC's handlers around fork() kill children of programs that also start processes.
+        variables["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    server = next((servers[name] for name in _GATEWAYS[protocol] if name in servers), None)
+    if server is None and "peer" not in servers:
+        raise LatentWorkerConfigurationError(
+            f"no gateway listens for agents that speak {protocol}, nor for latent-agent; set c['protocols']"
+        )
+    if server is not None or master:
+        its_host, its_port = _split(server) if server is not None else ("", "")
+        variables |= {"BUILDMASTER": host or its_host, "BUILDMASTER_PROTOCOL": protocol}
+        if port or its_port:
+            variables["BUILDMASTER_PORT"] = port or its_port
+        variables |= {"WORKERNAME": worker.name, "WORKERPASS": worker.getRandomPass()}
+    return variables
+
+
+def warnings(variables: Mapping[str, str]) -> list[str]:
+    """What is worth saying of a container that has a network of its own and is given these variables."""
+    addresses = {_split(variables["LATENT_SERVER"])[0]} if "LATENT_SERVER" in variables else set()
+    addresses |= {variables["BUILDMASTER"]} if "BUILDMASTER" in variables else set()
+    if addresses and all(_is_loopback(address) for address in addresses):
+        return [
+            f"its agent is told to attach to {' and '.join(sorted(addresses))}, which in a container is the container itself: "
+            "set masterFQDN, or 'advertise' in c['protocols'], or hostconfig={'network_mode': 'host'}"
+        ]
+    return []
+
+
+def _split(address: str) -> tuple[str, str]:
+    """(host, port) of "host", "host:port", "[::1]:port" or "::1"."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and (":" not in host or host.startswith("[")):
+        return host.strip("[]"), port
+    return address.strip("[]"), ""
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
