@@ -99,14 +99,20 @@ class Sessions:
 
     # --- enrolment -----------------------------------------------------------------------------------------------------------
 
-    async def enrol(self, token: str, protocol: str, session_id: int | None = None) -> Session:
+    async def enrol(self, token: str, protocol: str, session_id: int | None = None, *, worker: str | None = None) -> Session:
         """Open a session for whoever holds ``token``.
 
         An attempt's token works once; after that it is good only together with the id of the session that it opened, which is how
         an agent that lost its connection comes back. A plain worker's token is its password.
 
+        ``worker``: for protocols whose agents know no session ids; they say which worker's they are instead. The token has to be
+        that worker's, and while its attempt is up it opens another session each time, for the protocol that used it first. The
+        worker's sessions before it are closed: what such an agent ran ended with its connection.
+
         Raises EnrolmentRefused.
         """
+        if worker is not None:
+            return await self._enrol_named(token, protocol, worker)
         hashed = token_hash(token)
         now = self._clock.seconds()
         if session_id is not None and (known := await self._same_again(hashed, session_id)) is not None:
@@ -129,6 +135,32 @@ class Sessions:
         new_id, worker, number = await self._store.write(open_it)
         session = Session(new_id, worker, number, protocol, now)
         self._admit(session)
+        return session
+
+    async def _enrol_named(self, token: str, protocol: str, worker: str) -> Session:
+        hashed = token_hash(token)
+        now = self._clock.seconds()
+        post = self._roster.get(worker)
+
+        def open_it(conn: Connection) -> tuple[int, int | None]:
+            number = None
+            if isinstance(post, Lifecycle):
+                before = rows.session_by_token(conn, hashed)
+                attempt = attempts.use_token(conn, hashed, now, again=before is not None and before.protocol == protocol)
+                if attempt.worker != worker:
+                    raise EnrolmentRefused(f"the token is not one of worker {worker}")
+                number = attempt.number
+            elif post is None or post.plugin.password is None or token_hash(post.plugin.password) != hashed:
+                raise EnrolmentRefused(f"worker {worker} is not declared, or has another password")
+            opened = rows.open_session(conn, worker=worker, attempt=number, protocol=protocol, token_hash=hashed, at=now)
+            return opened, number
+
+        new_id, number = await self._store.write(open_it)
+        session = Session(new_id, worker, number, protocol, now)
+        before = [known for known in self if known.worker == worker]
+        self._admit(session)
+        for known in before:
+            await self.close(known, "its agent came back on another connection: what it ran had ended with the old one")
         return session
 
     async def _same_again(self, hashed: str, session_id: int) -> Session | None:

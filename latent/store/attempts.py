@@ -48,6 +48,10 @@ _USE_TOKEN = Statement(
     f" AND {LIVE_ATTEMPT} AND condemned_at IS NULL RETURNING worker, number"
 )
 _RELEASE_TOKEN = Statement("UPDATE attempts SET token_used_at = NULL WHERE token_hash = :token_hash")
+_USE_TOKEN_AGAIN = Statement(
+    "UPDATE attempts SET token_used_at = COALESCE(token_used_at, :at) WHERE token_hash = :token_hash"
+    f" AND {LIVE_ATTEMPT} AND condemned_at IS NULL RETURNING worker, number"
+)
 _TOKEN = Statement("SELECT worker, number, token_used_at FROM attempts WHERE token_hash = :token_hash")
 _STOPPED = Statement("UPDATE attempts SET stopped_at = COALESCE(stopped_at, :at) WHERE worker = :worker AND number = :number")
 _CONDEMN = Statement(
@@ -89,16 +93,19 @@ def handle_of(conn: Connection, attempt: Attempt) -> JSON | None:
     return None if row is None or row[0] is None else loads(row[0], f"the handle of {attempt}")
 
 
-def use_token(conn: Connection, token_hash: str, at: float) -> Attempt:
-    """The attempt that this token was made for; the token can't be used again. Raises EnrolmentRefused."""
-    row = _USE_TOKEN.one(conn, at, token_hash)
+def use_token(conn: Connection, token_hash: str, at: float, *, again: bool = False) -> Attempt:
+    """The attempt that this token was made for; the token can't be used again. Raises EnrolmentRefused.
+
+    ``again``: one that has been used is as good as a new one, as long as its attempt is up.
+    """
+    row = (_USE_TOKEN_AGAIN if again else _USE_TOKEN).one(conn, at, token_hash)
     if row is not None:
         return Attempt(row[0], row[1])
     known = _TOKEN.one(conn, token_hash)
     if known is None:
         raise EnrolmentRefused("the token is unknown: it was made by another controller, or is not a token")
     attempt = Attempt(known[0], known[1])
-    if known[2] is not None:
+    if known[2] is not None and not again:
         raise EnrolmentRefused(f"the token of {attempt} has been used already")
     raise EnrolmentRefused(f"the token is for {attempt}, which is over")
 

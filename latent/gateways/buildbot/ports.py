@@ -1,0 +1,121 @@
+"""What the parts of the gateway need of each other and of the controller, as protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+
+from latent.model import JSON, Lease, LogLine, Outcome, StepState
+
+PB = "pb"
+MSGPACK = "msgpack_experimental_v7"
+
+Answer = Coroutine[Deferred[Any], Any, Any]
+
+Value = Any
+"""What comes with an update: text of stdout, stderr and header; (name, text) of log; a number of rc and elapsed; or text."""
+
+
+class Receiver(Protocol):
+    """Who hears of a command. Neither raises; ``lost`` comes in place of ``completed`` when the connection goes."""
+
+    def updated(self, key: str, value: Value) -> None: ...
+
+    def completed(self, error: str) -> None:
+        """``error``: why the agent could not carry it out, "" if it could."""
+
+    def lost(self, reason: str) -> None: ...
+
+
+class Link(Protocol):
+    """A connection to an agent. A call that the agent refuses, or that outlives the connection, fails its Deferred.
+
+    ``received``: bytes that came so far: whoever sends lives. ``why_lost``: "" while the connection is there.
+    """
+
+    protocol: str
+    on_lost: Callable[[str], None]
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def received(self) -> int: ...
+
+    @property
+    def why_lost(self) -> str: ...
+
+    async def describe(self) -> Mapping[str, Any]:
+        """What the agent says of itself; "basedir" and "system" are among it."""
+
+    async def prepare(self, slots: int) -> None:
+        """Make the agent ready to run ``slots`` commands at once."""
+
+    def ping(self) -> Deferred[Any]: ...
+
+    def start(self, slot: int, command_id: str, name: str, args: dict[str, Any], receiver: Receiver) -> Deferred[Any]:
+        """Fires when the agent has the command; what becomes of it goes to ``receiver``. One at a time in a slot."""
+
+    def interrupt(self, slot: int, command_id: str, why: str) -> Deferred[Any]: ...
+
+    def shut_down(self) -> Deferred[Any]:
+        """The agent ends itself."""
+
+    def pause(self, paused: bool) -> None:
+        """Read no more from the connection, or go on."""
+
+    def drop(self, reason: str) -> None:
+        """Close the connection without another word. ``reason`` is what all who wait for the agent are told."""
+
+
+class Session(Protocol):
+    """An attached agent."""
+
+    id: int
+    worker: str
+    attempt: int | None
+    closed: bool
+
+    def when_closed(self) -> Deferred[str]: ...
+
+
+class Sessions(Protocol):
+    """Who is attached. `enrol` and `attach` raise EnrolmentRefused."""
+
+    def enrol(self, token: str, protocol: str, session_id: int | None = None, *, worker: str | None = None) -> Answer: ...
+
+    def attach(self, session: Any, *, capacity: int, labels: Mapping[str, str], info: Mapping[str, JSON]) -> Answer: ...
+
+    def touch(self, session: Any) -> None: ...
+
+    def close(self, session: Any, reason: str) -> Answer: ...
+
+
+class Dispatcher(Protocol):
+    """Who works on what. A run that is over or another session's is NotYourRun."""
+
+    def next_lease(self, session: Any) -> Deferred[Lease]: ...
+
+    def activate(self, session: Any, run_id: int, at: float) -> Answer: ...
+
+    def renew(self, session: Any, run_id: int) -> None: ...
+
+    def step_changed(self, session: Any, run_id: int, state: StepState) -> Answer: ...
+
+    def logged(self, session: Any, run_id: int, lines: Sequence[LogLine]) -> Answer: ...
+
+    def finished(self, session: Any, run_id: int, outcome: Outcome, at: float) -> Answer: ...
+
+    def cancelled(self, session: Any, run_id: int) -> Deferred[bool]: ...
+
+
+class Workers(Protocol):
+    """The declared workers, by name."""
+
+    def password(self, name: str) -> str | None:
+        """What an agent of this worker has to know just now; None: there is no such worker, or no agent of it is expected."""
+
+    def capacity(self, name: str) -> int:
+        """How many builds at once."""
