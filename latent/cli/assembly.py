@@ -5,17 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from latent.config.loader import load
-from latent.config.settings import Config
+from latent.config.settings import Buildbot, Config, Peer
 from latent.controller.clock import WallClock
 from latent.controller.service import Controller
 from latent.errors import ConfigError
+from latent.gateways.buildbot.attendance import Controller as Attended
+from latent.gateways.buildbot.door import Door
+from latent.gateways.buildbot.gateway import BuildbotGateway
+from latent.gateways.buildbot.workers import RosterWorkers
 from latent.gateways.peer.gateway import PeerGateway
 from latent.store.database import Store
 from latent.web.address import load_token
@@ -23,8 +27,21 @@ from latent.web.service import ApiService
 
 log = Logger()
 
-PORT_FILE = "peer.port"
+PORT_FILE = "{protocol}.port"
 """Holds the port that agents were told where master.cfg leaves it open: agents that outlive a controller come back to it."""
+
+
+class Gateway(Protocol):
+    """What speaks to agents. ``held``: agents are to wait until `open` is called."""
+
+    @property
+    def port(self) -> int: ...
+
+    async def start(self, *, held: bool) -> None: ...
+
+    def open(self) -> None: ...
+
+    async def stop(self) -> None: ...
 
 
 class Assembly:
@@ -37,7 +54,7 @@ class Assembly:
         self._reactor = reactor
         self._ended = ended
         self._store: Store | None = None
-        self._gateway: PeerGateway | None = None
+        self._gateways: dict[str, Gateway] = {}
         self._api: ApiService | None = None
         self._stopping = False
         self._hurried = False
@@ -50,7 +67,12 @@ class Assembly:
 
     @property
     def peer_port(self) -> int:
-        return self._gateway.port if self._gateway else 0
+        return self.port("peer")
+
+    def port(self, protocol: str) -> int:
+        """Where agents of this protocol attach; 0 if nowhere."""
+        gateway = self._gateways.get(protocol)
+        return gateway.port if gateway else 0
 
     async def start(self) -> None:
         """Everything is up when this answers. Raises ConfigError, StoreError, CannotListenError; then nothing is."""
@@ -71,8 +93,7 @@ class Assembly:
             state_dir=self.state_dir,
             jitter=lambda: random.uniform(-1, 1),  # noqa: S311 -- spreads retries, keeps no secret
         )
-        gateway = self._gateway = await self._listen(config, controller, clock)
-        controller.identity.servers["peer"] = config.peer.address(gateway.port)
+        await self._listen_all(config, controller, clock)
         api = self._api = ApiService(
             controller,
             socket_path=self.state_dir / "api.sock",
@@ -85,23 +106,51 @@ class Assembly:
         # Whatever may fail for want of a port has failed by now: nothing is started that would have to be stopped again.
         await api.start(held=True)
         await controller.start()
-        gateway.open()
+        for gateway in self._gateways.values():
+            gateway.open()
         api.open()
 
-    async def _listen(self, config: Config, controller: Controller, clock: WallClock) -> PeerGateway:
-        """Agents are told an address once, so the same port is taken again after a restart as long as it is free."""
-        remembered = self.state_dir / PORT_FILE
-        ports = [config.peer.port]
-        if config.peer.port == 0 and (last := _read_port(remembered)):
-            ports = [last, 0]
-        for port in ports:
-            gateway = PeerGateway(
+    async def _listen_all(self, config: Config, controller: Controller, clock: WallClock) -> None:
+        """Every protocol that the configuration names, and peer."""
+
+        def peer(port: int) -> Gateway:
+            return PeerGateway(
                 controller.sessions,
                 controller.dispatcher,
                 secret=controller.store.secret,
                 clock=clock,
                 bind=config.peer.bind(port),
             )
+
+        await self._listen("peer", config.peer, peer, controller)
+        if not config.buildbot:
+            return
+        attended = Attended(sessions=controller.sessions, dispatcher=controller.dispatcher, clock=clock)
+        door = Door(RosterWorkers(controller.roster, controller.identity), attended)
+        for protocol, settings in config.buildbot.items():
+
+            def buildbot(port: int, protocol: str = protocol, settings: Buildbot = settings) -> Gateway:
+                return BuildbotGateway(
+                    protocol,
+                    door,
+                    reactor=self._reactor,
+                    clock=clock,
+                    interface=settings.interface,
+                    port=port,
+                    tls=settings.tls,
+                    interval=settings.keepalive_interval,
+                )
+
+            await self._listen(protocol, settings, buildbot, controller)
+
+    async def _listen(self, protocol: str, settings: Peer, make: Callable[[int], Gateway], controller: Controller) -> None:
+        """Agents are told an address once, so the same port is taken again after a restart as long as it is free."""
+        remembered = self.state_dir / PORT_FILE.format(protocol=protocol)
+        ports = [settings.port]
+        if settings.port == 0 and (last := _read_port(remembered)):
+            ports = [last, 0]
+        for port in ports:
+            gateway = make(port)
             try:
                 await gateway.start(held=True)
             except ConfigError:
@@ -111,10 +160,11 @@ class Assembly:
                     "port {port}, which agents were told, is taken now: they can't come back, their builds are retried", port=port
                 )
                 continue
-            if config.peer.port == 0:
+            self._gateways[protocol] = gateway
+            if settings.port == 0:
                 remembered.write_text(f"{gateway.port}\n")
-            return gateway
-        raise AssertionError("there is always a port to try")
+            controller.identity.servers[protocol] = settings.address(gateway.port)
+            return
 
     async def reconfigure(self) -> list[str]:
         """Read master.cfg again and apply what changed. Raises ConfigError, and applies nothing, when anything is wrong."""
@@ -151,8 +201,8 @@ class Assembly:
         self._ended()
 
     async def _close(self) -> None:
-        if self._gateway is not None:
-            await self._gateway.stop()
+        for gateway in self._gateways.values():
+            await gateway.stop()
         if self._api is not None:
             await self._api.stop()
         if self._store is not None:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from latent.config import database, values
+from latent.config import database, protocols, values
 from latent.config.builder import COMMAND, Builder
 from latent.config.lines import Path
 from latent.config.mistakes import Mistake, explain
 from latent.config.serving import cannot_serve
-from latent.config.settings import Config, Limits, Peer, Www
+from latent.config.settings import Buildbot, Config, Limits, Peer, Www
 from latent.config.source import Faulty, Source
 from latent.errors import ConfigError
 from latent.worker.base import AbstractWorker
@@ -43,11 +43,7 @@ def at_least_one(subject: str, value: Any) -> int:
 
 
 SECTIONS: Mapping[Path, Mapping[str, Check]] = {
-    ("protocols", "peer"): {
-        "port": values.port,
-        "interface": values.interface,
-        "advertise": or_none(values.host_and_port),
-    },
+    **protocols.sections(),
     ("www",): {"port": values.port, "interface": values.interface},
     ("limits",): {
         "max_instances": or_none(at_least_one),
@@ -87,11 +83,16 @@ class _Checker:
         self._keys()
         so_far = len(mistakes)
         peer = Peer(**self._section("protocols", "peer"))
+        buildbot = self._buildbot()
         www = self._www()
         if len(mistakes) == so_far:
-            self._addresses(peer, www)
+            for path, message in protocols.conflicts({"peer": peer, **buildbot}, www):
+                self._note(path, message)
         db_url = self._database()
         limits = Limits(**self._section("limits"))
+        for protocol, settings in buildbot.items():
+            if slow := protocols.too_slow(protocol, settings, limits.session_timeout, limits.lease_seconds):
+                self._note(("protocols", protocol, "keepalive_interval"), slow)
         title = self._plain("title", values.text, "latent")
         journal_days = self._plain("journal_days", or_none(_days), 30.0)
         if mistakes:
@@ -101,6 +102,7 @@ class _Checker:
             workers=workers,
             builders=builders,
             peer=peer,
+            buildbot=buildbot,
             www=www,
             db_url=db_url,
             limits=limits,
@@ -173,6 +175,24 @@ class _Checker:
             if key in checks and not isinstance(value, Faulty)
         }
         return {key: value for key, value in found.items() if value is not right}
+
+    def _buildbot(self) -> dict[str, Buildbot]:
+        """The protocols of Buildbot's that the file names."""
+        named = self._c.get("protocols")
+        found: dict[str, Buildbot] = {}
+        for protocol in protocols.BUILDBOT:
+            if not isinstance(named, Mapping) or named.get(protocol) is None or isinstance(named[protocol], Faulty):
+                continue
+            before = len(self._source.mistakes)
+            section = self._section("protocols", protocol)
+            if len(self._source.mistakes) > before:
+                continue
+            try:
+                found[protocol] = protocols.buildbot(protocol, section, self._source.path.parent)
+            except ConfigError as error:
+                for message in error.errors:
+                    self._note(("protocols", protocol), message)
+        return found
 
     def _www(self) -> Www | None:
         section = self._section("www")
@@ -259,20 +279,6 @@ class _Checker:
         for name, builder in builders.items():
             for message in cannot_serve(builder, workers):
                 self._source.mistakes.append(Mistake(self._builder_lines[name], message))
-
-    def _addresses(self, peer: Peer, www: Www | None) -> None:
-        """What is right by itself and wrong together."""
-        if peer.interface in ("0.0.0.0", "::") and peer.advertise is None:  # noqa: S104  it is compared, not bound
-            remedy = "add 'advertise': 'HOST:PORT', the address that instances can reach"
-            message = f"c['protocols']['peer'] listens on all networks, and agents can't be told where to come; {remedy}"
-            self._note(("protocols", "peer"), message)
-        if peer.advertise is not None and not peer.port:
-            remedy = "add 'port', or take 'advertise' out"
-            message = f"c['protocols']['peer'] advertises {peer.advertise}, but listens on any free port; {remedy}"
-            self._note(("protocols", "peer", "advertise"), message)
-        if www is not None and www.port and www.port == peer.port:
-            message = f"c['www'] and c['protocols']['peer'] both have port {www.port}; give one of them another"
-            self._note(("www", "port"), message)
 
 
 def _days(subject: str, value: Any) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import asdict, astuple, frozen
+from attrs import asdict, astuple, fields, frozen
 
 from latent.config.builder import Builder
 from latent.config.database import without_password
-from latent.config.settings import Config
+from latent.config.protocols import BUILDBOT
+from latent.config.settings import Buildbot, Config
 from latent.worker.declaration import Declaration
 
 
@@ -139,9 +140,12 @@ def _live(config: Config) -> dict[str, Any]:
 
 def _fixed(config: Config) -> dict[str, Any]:
     return {
-        "protocols.peer.port": config.peer.port,
-        "protocols.peer.interface": config.peer.interface,
-        "protocols.peer.advertise": config.peer.advertise,
+        **{f"protocols.peer.{key}": value for key, value in asdict(config.peer).items()},
+        **{
+            f"protocols.{protocol}.{field.name}": getattr(config.buildbot.get(protocol), field.name, None)
+            for protocol in BUILDBOT
+            for field in fields(Buildbot)
+        },
         "www.port": None if config.www is None else config.www.port,
         "www.interface": None if config.www is None else config.www.interface,
     }

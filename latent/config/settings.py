@@ -35,6 +35,24 @@ class Peer:
 
 
 @frozen(kw_only=True)
+class Tls:
+    """Files in PEM, absolute. ``chain``: certificates between the controller's own and the authority's."""
+
+    certificate: Path
+    key: Path
+    chain: Path | None = None
+
+
+@frozen(kw_only=True)
+class Buildbot(Peer):
+    """Where stock agents attach over one of Buildbot's protocols. ``keepalive_interval``: seconds between two questions whether
+    an agent lives; three without any sign of life and it is dead."""
+
+    tls: Tls | None = None
+    keepalive_interval: float = 10.0
+
+
+@frozen(kw_only=True)
 class Www:
     """Where the HTTP API listens on TCP, beside its local socket. ``port`` 0: any free one."""
 
@@ -58,16 +76,18 @@ class Limits:
 
 @frozen(kw_only=True)
 class Config:
-    """All that master.cfg says. ``workers`` has pools expanded; both mappings are in the order of the file.
+    """All that master.cfg says. ``workers`` has pools expanded; it and ``builders`` are in the order of the file.
 
-    ``db_url`` is an SQLAlchemy URL, its SQLite path absolute. ``www`` None: the API has only its local socket.
-    ``journal_days``: how long the history of workers is kept; None is for ever.
+    ``buildbot``: those of Buildbot's protocols that are served, by their names. ``db_url`` is an SQLAlchemy URL, its SQLite path
+    absolute. ``www`` None: the API has only its local socket. ``journal_days``: how long the history of workers is kept; None is
+    for ever.
     """
 
     path: Path
     workers: Mapping[str, AbstractWorker]
     builders: Mapping[str, Builder] = field(factory=dict)
     peer: Peer = field(factory=Peer)
+    buildbot: Mapping[str, Buildbot] = field(factory=dict)
     db_url: str
     www: Www | None = None
     limits: Limits = field(factory=Limits)

@@ -132,8 +132,8 @@ class Sessions:
             opened = rows.open_session(conn, worker=worker, attempt=number, protocol=protocol, token_hash=hashed, at=now)
             return opened, worker, number
 
-        new_id, worker, number = await self._store.write(open_it)
-        session = Session(new_id, worker, number, protocol, now)
+        new_id, owner, number = await self._store.write(open_it)
+        session = Session(new_id, owner, number, protocol, now)
         self._admit(session)
         return session
 

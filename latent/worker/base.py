@@ -20,6 +20,10 @@ from latent.worker.words import shown
 __all__ = ["AbstractLatentWorker", "AbstractWorker", "Enrolment", "ListedInstance", "Worker"]
 
 
+BUILDBOT_PROTOCOLS = ("pb", "msgpack_experimental_v7")
+"""The protocols of stock `buildbot-worker` agents, as Buildbot calls them."""
+
+
 @frozen
 class Enrolment:
     """What the controller gives one attempt. ``idempotency_token`` is the same when a start is repeated after a crash.
@@ -138,6 +142,27 @@ class AbstractLatentWorker(AbstractWorker):
             "LATENT_TOKEN": enrolment.agent_token,
             "LATENT_WORKER": enrolment.attempt.worker,
             "LATENT_ATTEMPT": str(enrolment.attempt.number),
+        }
+
+    def buildbot_environment(self, protocol: str | None = None) -> dict[str, str]:
+        """The variables by which a stock `buildbot-worker`, as in its official image, attaches as this attempt.
+
+        ``protocol``: one of `BUILDBOT_PROTOCOLS`; None is the first of them that the controller speaks. PluginError outside an
+        attempt; LatentWorkerConfigurationError when the controller does not speak it.
+        """
+        enrolment = enrolled(self, "buildbot_environment")
+        wanted = BUILDBOT_PROTOCOLS if protocol is None else (protocol,)
+        spoken = [name for name in wanted if name in enrolment.servers]
+        if not spoken:
+            remedy = f"set c['protocols'] = {{{wanted[0]!r}: {{'port': 9989}}}}"
+            raise LatentWorkerConfigurationError(f"no gateway listens for buildbot-worker over {' or '.join(wanted)}; {remedy}")
+        host, _, port = enrolment.servers[spoken[0]].rpartition(":")
+        return {
+            "BUILDMASTER": host.removeprefix("[").removesuffix("]"),
+            "BUILDMASTER_PORT": port,
+            "BUILDMASTER_PROTOCOL": spoken[0],
+            "WORKERNAME": enrolment.attempt.worker,
+            "WORKERPASS": enrolment.agent_token,
         }
 
     def getRandomPass(self) -> str:

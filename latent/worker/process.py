@@ -18,7 +18,7 @@ from latent.errors import ConfigError, LatentWorkerCannotSubstantiate, PluginErr
 from latent.model import JSON
 from latent.worker import instances, processes, values
 from latent.worker.abstract import take_seconds, taken, taken_if_given
-from latent.worker.base import AbstractLatentWorker, ListedInstance, enrolled
+from latent.worker.base import BUILDBOT_PROTOCOLS, AbstractLatentWorker, ListedInstance, enrolled
 from latent.worker.instances import Handle, InstanceRemains
 from latent.worker.processes import Seen
 from latent.worker.properties import is_renderable, render
@@ -205,6 +205,7 @@ class ProcessLatentWorker(AbstractLatentWorker):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LATENT_")}
         return {
             **inherited,
+            **self._stock_environment(),
             **self.agent_environment(),
             processes.MARKER: marker,
             processes.DIRECTORY: str(directory),
@@ -213,6 +214,11 @@ class ProcessLatentWorker(AbstractLatentWorker):
             # gRPC's handlers around fork() kill children of programs that also start processes.
             "GRPC_ENABLE_FORK_SUPPORT": "0",
         }
+
+    def _stock_environment(self) -> dict[str, str]:
+        """What ``command`` needs to be a `buildbot-worker`, if the controller speaks to those."""
+        spoken = enrolled(self, "its environment").servers
+        return self.buildbot_environment() if any(name in spoken for name in BUILDBOT_PROTOCOLS) else {}
 
     def _marker(self) -> str:
         enrolment = enrolled(self, "its identity")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
+from latent.config.settings import Tls
 from latent.controller.clock import Clock
 from latent.errors import ConfigError
 from latent.gateways.buildbot import pb
@@ -22,15 +22,6 @@ log = Logger()
 INTERVAL = 10.0
 
 EXTRA = "install it with pip install 'latent[buildbot]'"
-
-
-@frozen(kw_only=True)
-class Certificate:
-    """Files in PEM. ``chain``: certificates between the controller's own and the authority's."""
-
-    certificate: Path
-    key: Path
-    chain: Path | None = None
 
 
 class BuildbotGateway:
@@ -47,7 +38,7 @@ class BuildbotGateway:
         clock: Clock,
         interface: str = "127.0.0.1",
         port: int = 0,
-        tls: Certificate | None = None,
+        tls: Tls | None = None,
         interval: float = INTERVAL,
     ) -> None:
         self.protocol = protocol
@@ -105,7 +96,7 @@ class BuildbotGateway:
         return websocket.factory(self._listener, self._reactor)
 
 
-def tls_context(files: Certificate, protocol: str) -> Any:
+def tls_context(files: Tls, protocol: str) -> Any:
     """What a listener with TLS needs. Raises ConfigError."""
     try:
         from OpenSSL import SSL

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from latent.config.protocols import MSGPACK, PB
 from latent.model import JSON, Lease, LogLine, Outcome, StepState
 
-PB = "pb"
-MSGPACK = "msgpack_experimental_v7"
+__all__ = ["MSGPACK", "PB", "Dispatcher", "Link", "Receiver", "Session", "Sessions", "Value", "Workers"]
 
 Answer = Coroutine[Deferred[Any], Any, Any]
 
