@@ -32,6 +32,9 @@ log = Logger()
 SUSPICION = 15.0
 """Seconds that an agent has to show that it lives once its instance is said not to be good: agents speak every 10 s."""
 
+EARLIER = 8
+"""How many of the sessions before it a session knows that was opened by a worker's name."""
+
 SWEEP = 2.0
 """Seconds between two looks at who has fallen silent; less where the time they have is short."""
 
@@ -57,6 +60,7 @@ class Session:
     attached: bool = False
     closed: bool = False
     close_reason: str = ""
+    earlier: tuple[rows.SessionRow, ...] = ()
     offered: deque[int] = field(factory=deque)
     parked: deque[Deferred[Lease]] = field(factory=deque)
     _closing: list[Deferred[str]] = field(factory=list)
@@ -142,21 +146,22 @@ class Sessions:
         now = self._clock.seconds()
         post = self._roster.get(worker)
 
-        def open_it(conn: Connection) -> tuple[int, int | None]:
+        def open_it(conn: Connection) -> tuple[int, int | None, tuple[rows.SessionRow, ...]]:
             number = None
+            earlier = tuple(rows.sessions_by_token(conn, hashed, EARLIER))
             if isinstance(post, Lifecycle):
-                before = rows.session_by_token(conn, hashed)
-                attempt = attempts.use_token(conn, hashed, now, again=before is not None and before.protocol == protocol)
+                again = bool(earlier) and earlier[0].protocol == protocol
+                attempt = attempts.use_token(conn, hashed, now, again=again)
                 if attempt.worker != worker:
                     raise EnrolmentRefused(f"the token is not one of worker {worker}")
                 number = attempt.number
             elif post is None or post.plugin.password is None or token_hash(post.plugin.password) != hashed:
                 raise EnrolmentRefused(f"worker {worker} is not declared, or has another password")
             opened = rows.open_session(conn, worker=worker, attempt=number, protocol=protocol, token_hash=hashed, at=now)
-            return opened, number
+            return opened, number, earlier
 
-        new_id, number = await self._store.write(open_it)
-        session = Session(new_id, worker, number, protocol, now)
+        new_id, number, earlier = await self._store.write(open_it)
+        session = Session(new_id, worker, number, protocol, now, earlier=earlier)
         before = [known for known in self if known.worker == worker]
         self._admit(session)
         for known in before:

@@ -40,6 +40,7 @@ _UPDATE = Statement("UPDATE sessions SET capacity = :capacity, labels = :labels,
 _CLOSE = Statement(f"UPDATE sessions SET closed_at = :at, reason = :reason WHERE id = :id AND {OPEN_SESSION}")
 _EXISTS = Statement("SELECT 1 FROM sessions WHERE id = :id")
 _ALL_OPEN = Statement(f"SELECT {_COLUMNS} FROM sessions WHERE {OPEN_SESSION} ORDER BY id")
+_ALL_BY_TOKEN = Statement(f"SELECT {_COLUMNS} FROM sessions WHERE token_hash = :token_hash ORDER BY id DESC LIMIT :limit")
 _BY_TOKEN = Statement(f"SELECT {_COLUMNS} FROM sessions WHERE token_hash = :token_hash ORDER BY id DESC LIMIT 1")
 
 
@@ -71,6 +72,11 @@ def session_by_token(conn: Connection, token_hash: str) -> SessionRow | None:
     """The newest with that token, open or closed."""
     row = _BY_TOKEN.one(conn, token_hash)
     return None if row is None else _session(row)
+
+
+def sessions_by_token(conn: Connection, token_hash: str, limit: int) -> list[SessionRow]:
+    """Those with that token, open or closed, newest first."""
+    return [_session(row) for row in _ALL_BY_TOKEN.all(conn, token_hash, limit)]
 
 
 def _unknown(id: int) -> NotFound:

@@ -86,6 +86,8 @@ class Attendance:
         description = await self._within(link.describe())
         place = translate.place(description)
         await self._within(link.prepare(self._capacity))
+        earlier = [translate.command_id(old.id, slot) for old in self.session.earlier for slot in range(old.capacity)]
+        await self._within(link.end(earlier))
         info = translate.info(description, link.protocol, link.address)
         await self._sessions.attach(self.session, capacity=self._capacity, labels={}, info=info)
         if link.why_lost:
@@ -126,7 +128,7 @@ class Attendance:
     # --- builds --------------------------------------------------------------------------------------------------------------
 
     async def _serve(self, slot: int, desk: Desk) -> None:
-        workspace = Workspace(self.link, self._clock, slot, desk.place)
+        workspace = Workspace(self.link, self._clock, slot, translate.command_id(self.session.id, slot), desk.place)
         try:
             while not self._over and not self._leaving:
                 run = Run(await self._next_lease(), slot, desk, workspace)

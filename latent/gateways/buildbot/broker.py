@@ -100,6 +100,15 @@ class Broker(pb.Broker):
         if not self.why_lost:
             super().callExpressionReceived(obj)
 
+    def _sendMessage(self, *args: Any) -> Any:
+        try:
+            return super()._sendMessage(*args)
+        except Exception:
+            # What is too long to be sent gets no answer.
+            if self.waitingForAnswers:
+                self.waitingForAnswers.pop(self.currentRequestID, None)
+            raise
+
     def drop(self, reason: str) -> None:
         if not self.why_lost:
             self.why_lost = reason

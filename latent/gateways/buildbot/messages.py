@@ -5,7 +5,7 @@ Imported only where the protocol is configured: msgpack comes with latent[buildb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgpack
@@ -169,16 +169,20 @@ class MsgpackLink:
     async def prepare(self, slots: int) -> None:
         await self._ask("set_worker_settings", args=SETTINGS)
 
+    async def end(self, command_ids: Sequence[str]) -> None:
+        # A stock agent goes on with a command whose connection is gone, and nothing that comes of it is ever sent.
+        for command_id in command_ids:
+            await self._ask("interrupt_command", command_id=command_id, why="its connection was lost")
+
     def ping(self) -> Deferred[Any]:
         return self._ask("keepalive")
 
     def start(self, slot: int, command_id: str, name: str, args: dict[str, Any], receiver: Receiver) -> Deferred[Any]:
-        # Slots run side by side, so a command's id needs its slot.
-        self._receivers[f"{slot}.{command_id}"] = receiver
-        return self._ask("start_command", command_id=f"{slot}.{command_id}", command_name=name, args=args)
+        self._receivers[command_id] = receiver
+        return self._ask("start_command", command_id=command_id, command_name=name, args=args)
 
     def interrupt(self, slot: int, command_id: str, why: str) -> Deferred[Any]:
-        return self._ask("interrupt_command", command_id=f"{slot}.{command_id}", why=why)
+        return self._ask("interrupt_command", command_id=command_id, why=why)
 
     def shut_down(self) -> Deferred[Any]:
         return self._ask("shutdown")

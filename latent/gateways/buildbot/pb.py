@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -133,6 +133,9 @@ class PbLink:
         if not all(isinstance(builder, pb.RemoteReference) for builder in self._builders):
             raise ProtocolError("the agent did not make the builders that it was told to")
         self._ports = [Port(self) for _ in names]
+
+    async def end(self, command_ids: Sequence[str]) -> None:
+        """Over PB an agent ends by itself what it ran when its connection goes."""
 
     def ping(self) -> Deferred[Any]:
         # "print" would do too, and fill the agent's log.

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from latent.config.protocols import MSGPACK, PB
 from latent.model import JSON, Lease, LogLine, Outcome, StepState
 
-__all__ = ["MSGPACK", "PB", "Dispatcher", "Link", "Receiver", "Session", "Sessions", "Value", "Workers"]
+__all__ = ["MSGPACK", "PB", "Dispatcher", "Earlier", "Link", "Receiver", "Session", "Sessions", "Value", "Workers"]
 
 Answer = Coroutine[Deferred[Any], Any, Any]
 
@@ -53,10 +53,14 @@ class Link(Protocol):
     async def prepare(self, slots: int) -> None:
         """Make the agent ready to run ``slots`` commands at once."""
 
+    async def end(self, command_ids: Sequence[str]) -> None:
+        """End what the agent may still be running of these, which were started over connections that are gone."""
+
     def ping(self) -> Deferred[Any]: ...
 
     def start(self, slot: int, command_id: str, name: str, args: dict[str, Any], receiver: Receiver) -> Deferred[Any]:
-        """Fires when the agent has the command; what becomes of it goes to ``receiver``. One at a time in a slot."""
+        """Fires when the agent has the command; what becomes of it goes to ``receiver``. One at a time in a slot, and one of
+        an id."""
 
     def interrupt(self, slot: int, command_id: str, why: str) -> Deferred[Any]: ...
 
@@ -70,6 +74,16 @@ class Link(Protocol):
         """Close the connection without another word. ``reason`` is what all who wait for the agent are told."""
 
 
+class Earlier(Protocol):
+    """A session before this one, of the same worker."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def capacity(self) -> int: ...
+
+
 class Session(Protocol):
     """An attached agent."""
 
@@ -77,6 +91,9 @@ class Session(Protocol):
     worker: str
     attempt: int | None
     closed: bool
+
+    @property
+    def earlier(self) -> Sequence[Earlier]: ...
 
     def when_closed(self) -> Deferred[str]: ...
 

@@ -112,16 +112,16 @@ class Run:
         if not self._stopped and (problem := await self._workspace.cleared()):
             return Outcome(result=Result.EXCEPTION, error=f"the agent can't clear its directory: {problem}")
         bad: tuple[Step, Ended] | None = None
-        for number, (uuid, step) in enumerate(self._lease.steps):
+        for uuid, step in self._lease.steps:
             if self._stopped or (bad is not None and not step.always_run):
                 await self._report(uuid, step, StepStatus.SKIPPED)
                 continue
-            how = await self._step(f"{self._lease.run_id}.{number}", uuid, step)
+            how = await self._step(uuid, step)
             if bad is None and not how.good:
                 bad = step, how
         return translate.outcome(bad, self._stopped)
 
-    async def _step(self, command_id: str, uuid: str, step: Step) -> Ended:
+    async def _step(self, uuid: str, step: Step) -> Ended:
         desk = self._desk
         started = desk.clock.seconds()
         await self._report(uuid, step, StepStatus.RUNNING, started=started)
@@ -137,6 +137,7 @@ class Run:
         try:
             # It may have been stopped while its begin was written down.
             if not self._stopped:
+                command_id = translate.command_id(desk.session.id, self._slot)
                 self._command = Command(desk.link, desk.clock, self._slot, command_id, wrote)
                 args = translate.shell(step, self._lease, desk.session.attempt, desk.place, self._slot)
                 end = await self._command.run("shell", args)

@@ -12,6 +12,9 @@ from attrs import frozen
 from latent.errors import ProtocolError
 from latent.model import JSON, Lease, Outcome, Result, Step
 
+ORPHAN_GRACE = 300.0
+"""Seconds beyond its build's limit after which an agent ends a step by itself, if nobody has told it to."""
+
 CANNOT_RUN = 126
 """Exit code of a step that could not be started, as a shell has it."""
 
@@ -46,6 +49,11 @@ def slot_name(slot: int) -> str:
     return f"latent-{slot}"
 
 
+def command_id(session_id: int, slot: int) -> str:
+    """What the commands of a slot are called, one after the other; those of sessions before this one can be told by it."""
+    return f"{session_id}.{slot}"
+
+
 def place(description: Mapping[str, Any]) -> Place:
     """Raises ProtocolError when the agent does not say where it is."""
     basedir = description.get("basedir")
@@ -71,7 +79,8 @@ def shell(step: Step, lease: Lease, attempt: int | None, where: Place, slot: int
         "workdir": where.join(folder, step.workdir) if step.workdir else folder,
         "env": _environment(step, lease, attempt, folder),
         "timeout": step.timeout,
-        "maxTime": step.max_time,
+        # An agent that has lost its connection for good shall not go on for ever.
+        "maxTime": lease.timeout + ORPHAN_GRACE if step.max_time is None else step.max_time,
         "usePTY": False,
         "logEnviron": False,
         "want_stdout": True,
@@ -131,7 +140,8 @@ def ended(step: Step, rc: int | None, reason: str, error: str, killed_by: str, s
         case "timeout_without_output":
             return Ended(exit_code=rc, error=f"no output for {step.timeout or 0:g} s", timed_out=True)
         case "timeout":
-            return Ended(exit_code=rc, error=f"took longer than {step.max_time or 0:g} s", timed_out=True)
+            limit = "its build may" if step.max_time is None else f"{step.max_time:g} s"
+            return Ended(exit_code=rc, error=f"took longer than {limit}", timed_out=True)
     if error:
         return Ended(exit_code=CANNOT_RUN if rc is None else rc, error=f"can't be carried out: {error}")
     if rc is None:

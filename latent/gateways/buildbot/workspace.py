@@ -17,12 +17,12 @@ SILENCE = 3600.0
 
 
 class Workspace:
-    def __init__(self, link: Link, clock: Clock, slot: int, place: Place) -> None:
+    def __init__(self, link: Link, clock: Clock, slot: int, command_id: str, place: Place) -> None:
         self._link = link
         self._clock = clock
         self._slot = slot
         self._folder = place.folder(slot)
-        self._count = 0
+        self._command_id = command_id
         self._clean = False
         self._clearing: Deferred[str] | None = None
 
@@ -41,11 +41,8 @@ class Workspace:
         return "" if self._clean else await self._clear()
 
     async def _clear(self) -> str:
-        self._count += 1
         said: list[str] = []
-        command = Command(
-            self._link, self._clock, self._slot, f"clear.{self._count}", lambda stream, text, name: said.append(text)
-        )
+        command = Command(self._link, self._clock, self._slot, self._command_id, lambda stream, text, name: said.append(text))
         # PB's agent asks for dir, msgpack's for paths.
         args = {"dir": self._folder, "paths": [self._folder], "timeout": SILENCE, "logEnviron": False}
         end = await command.run("rmdir", args)
