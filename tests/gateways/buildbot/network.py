@@ -112,6 +112,3 @@ class Once(Factory):
 
     def clientConnectionLost(self, connector, reason):
         pass
-
-
-

@@ -69,6 +69,7 @@ class Site:
 
         self.assembly = Assembly(self.master, self.state, reactor=reactor, ended=lambda: None)
         await self.assembly.start()
+        await until(lambda: self.controller._recovered.called)
 
     async def stop(self, fast=True):
         assembly, self.assembly = self.assembly, None
@@ -83,9 +84,7 @@ class Site:
         return self.assembly.port(protocol)
 
     async def submit(self, *steps, worker=None, **more):
-        made = tuple(
-            step if isinstance(step, Step) else Step(name=f"s{index}", command=step) for index, step in enumerate(steps)
-        )
+        made = tuple(step if isinstance(step, Step) else Step(name=f"s{index}", command=step) for index, step in enumerate(steps))
         requirements = Requirements(workers=frozenset([worker]) if worker else None)
         return await self.controller.submit(BuildRequest(builder="b", steps=made, requirements=requirements, **more))
 
@@ -113,6 +112,7 @@ class Site:
 
     async def running(self, build):
         """Until a step of the build has said that it runs; its text."""
+
         async def looked():
             runs = await self.runs(build)
             return bool(runs) and "begun" in self.lines(runs[-1])

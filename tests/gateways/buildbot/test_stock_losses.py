@@ -8,6 +8,7 @@ import signal
 
 import psutil
 import pytest_twisted
+from twisted.internet.defer import Deferred
 
 from latent.model import BuildState, Result, RunStatus, StepStatus
 from tests.gateways.buildbot.network import Network
@@ -127,13 +128,14 @@ async def test_a_wrong_password(site, agent):
 async def test_the_controller_is_restarted(site, agent, tmp_path):
     """The agent comes back to the same port; what it ran is dead and is tried again, without waiting for a session to lapse."""
     go = tmp_path / "go"
-    build = await site.submit(f"test -e {go} || exec sleep 1000")
+    build = await site.submit(f"test -e {go} || {{ echo $$ >{tmp_path}/pid; exec sleep 1000; }}")
     async with agent():
-        await on(site, build)
+        await until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
         await site.stop()
         go.touch()
         await site.start()
         done = await site.finished(build)
+        await gone(tmp_path / "pid")
     runs = await site.runs(build)
     assert (done.result, len(runs)) == (Result.SUCCESS, 2)
     assert (runs[0].run.status, runs[1].run.status) == (RunStatus.INTERRUPTED, RunStatus.COMPLETED)
@@ -146,10 +148,6 @@ async def test_builds_are_waited_for(site, agent, tmp_path):
     build = await site.submit(f"until [ -e {go} ]; do sleep 0.1; done; echo done")
     async with agent():
         await on(site, build)
-        stopping = asyncio.ensure_future(asyncio.sleep(0))
-        del stopping
-        from twisted.internet.defer import Deferred
-
         stopped = Deferred.fromCoroutine(site.stop(fast=False))
         await sleep(0.2)
         go.touch()
@@ -181,19 +179,18 @@ async def test_a_hundred_builds_while_the_network_is_cut(site, tmp_path, protoco
     random.seed(1)
     written = tmp_path / "written"
     builds = []
-    async with Network(lambda: site.port(protocol)) as network:
-        async with StockAgent(tmp_path / "agent", network.port, protocol):
-            await site.attached("plain")
-            builds = [await site.submit(f"echo $LATENT_BUILD_ID/$LATENT_RUN_ID >>{written}") for _ in range(100)]
-            ended = [site.finished(build) for build in builds]
-            futures = [asyncio.ensure_future(as_future(one)) for one in ended]
-            cuts = 0
-            while not all(future.done() for future in futures):
-                await sleep(random.uniform(0.5, 2))
-                if cuts < 8:
-                    network.cut()
-                    cuts += 1
-            results = [future.result() for future in futures]
+    async with Network(lambda: site.port(protocol)) as network, StockAgent(tmp_path / "agent", network.port, protocol):
+        await site.attached("plain")
+        builds = [await site.submit(f"echo $LATENT_BUILD_ID/$LATENT_RUN_ID >>{written}") for _ in range(100)]
+        ended = [site.finished(build) for build in builds]
+        futures = [asyncio.ensure_future(as_future(one)) for one in ended]
+        cuts = 0
+        while not all(future.done() for future in futures):
+            await sleep(random.uniform(0.5, 2))
+            if cuts < 8:
+                network.cut()
+                cuts += 1
+        results = [future.result() for future in futures]
     assert cuts == 8
     assert [done.result for done in results] == [Result.SUCCESS] * 100
     assert {done.attempts for done in results} <= set(range(1, 6))
@@ -211,6 +208,4 @@ async def test_a_hundred_builds_while_the_network_is_cut(site, tmp_path, protoco
 
 
 def as_future(coroutine):
-    from twisted.internet.defer import Deferred
-
     return Deferred.fromCoroutine(coroutine).asFuture(asyncio.get_event_loop())
