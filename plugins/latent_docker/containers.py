@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -27,6 +29,10 @@ LOG_BYTES = 16_384
 
 REMOVAL = 60
 """Seconds that a container whose removal is under way has to be gone."""
+
+SETTLING = 100
+PAUSE = 0.05
+"""How often, and after how many seconds each time, a name is tried again whose container can't be seen yet or any more."""
 
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
@@ -70,16 +76,20 @@ def start(
 ) -> Made:
     """Make the container of an attempt and start it, or adopt the one that is there. One that can't be started is removed."""
     strangers: list[str] = []
+    create = partial(_create, client, identity, recipe=recipe, image=image, environment=environment, init=init)
     for name in identity.names:
-        there = inspect(client, name)
-        if there is None:
+        for _ in range(SETTLING):
+            there = inspect(client, name)
+            if there is not None:
+                break
             try:
-                made = _create(client, identity, name, recipe, image, environment, init, private_network)
+                made = create(name=name, private_network=private_network)
             except APIError as error:
                 if error.status_code != 409 or "already in use" not in str(error.explanation):
                     _remove_networks(client, identity.labels)
                     raise
-                there = inspect(client, name)
+                # Whoever has the name is only just being made, or removed: neither can be looked at.
+                threading.Event().wait(PAUSE)
             else:
                 return _start(client, identity, made, adopted=False, strangers=tuple(strangers))
         if there is not None and identity.owns(there["Config"]["Labels"]):

@@ -35,6 +35,9 @@ CALL_TIMEOUT = 120
 PING = 20.0
 """Seconds between two looks whether a daemon whose events are listened to is still there: a connection can die silently."""
 
+AGAIN = 30.0
+"""Seconds after which a daemon that could not be reached is tried again although others can be."""
+
 _MATTERS = ("die", "oom", "destroy", "pause", "unpause", "kill", "health_status")
 """The events after which a container may be other than it was."""
 
@@ -74,6 +77,7 @@ class Daemon:
         self.host = endpoint.host
         self.down = ""
         self.down_since = 0.0
+        self._failed_at = 0.0
         self.listening = False
         self.taken: set[str] = set()
         self._endpoint = endpoint
@@ -117,6 +121,7 @@ class Daemon:
             if self._kept is None:
                 try:
                     self._kept = type(self).connect(self._endpoint)
+                    weakref.finalize(self, self._kept.close)
                 except Exception as error:
                     told = translate(error, self.host)
                     if isinstance(told, DaemonUnreachable):
@@ -140,6 +145,11 @@ class Daemon:
             self.down_since = self._reactor.seconds()
             log.warn("{why}", why=why)
         self.down = why
+        self._failed_at = self._reactor.seconds()
+
+    def worth_trying(self) -> bool:
+        """Whether it can be reached, or could not a while ago."""
+        return not self.down or self._reactor.seconds() - self._failed_at >= AGAIN
 
     def silent_for(self) -> float:
         """Seconds since it was last reachable; 0 while it is."""
@@ -175,7 +185,8 @@ class Daemon:
         for name in names:
             self._watchers.pop(name, None)
         if not self._watchers and self._ping is not None:
-            self._ping.stop()
+            if self._ping.running:
+                self._ping.stop()
             self._ping = None
 
     def connected(self) -> None:

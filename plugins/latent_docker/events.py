@@ -60,6 +60,7 @@ class EventStream:
         pause = FIRST_PAUSE
         while not self._closed.is_set():
             why = "the connection was closed"
+            client = None
             try:
                 client = self._connect()
                 self._stream = client.events(decode=True, filters={"type": "container", "label": "latent.controller"})
@@ -73,6 +74,8 @@ class EventStream:
                 why = str(translate(error, self._name))
             finally:
                 self._stream = None
+                if client is not None:
+                    client.close()
             if self._closed.is_set():
                 return
             self._tell(partial(_lost, why))

@@ -89,7 +89,7 @@ TABLE = (
         "correct volumes",
     ),
     _row(
-        "unknown or invalid runtime|unknown log opt|logger: no log driver|invalid|unknown flag|unsupported|conflicting options",
+        "unknown .{0,20}runtime|unknown log opt|logger: no log driver|invalid|unknown flag|unsupported|conflicting options",
         LatentWorkerConfigurationError,
         "correct the worker's hostconfig",
     ),

@@ -24,8 +24,8 @@ class Placed:
 
 
 def in_order(daemons: Iterable[Daemon]) -> list[Daemon]:
-    """Those that answer before those that did not when last asked, the emptiest first; else as they are declared."""
-    return sorted(daemons, key=lambda daemon: (bool(daemon.down), len(daemon.taken)))
+    """Those that answer before those that did not just now, the emptiest first; else as they are declared."""
+    return sorted(daemons, key=lambda daemon: (not daemon.worth_trying(), len(daemon.taken)))
 
 
 async def place(
@@ -38,7 +38,8 @@ async def place(
     """
     skipped: list[str] = []
     errors: list[LatentWorkerFailedToSubstantiate] = []
-    for daemon in [first] if first is not None else in_order(daemons):
+    order = [first] if first is not None else in_order(daemons)
+    for daemon in order:
         if most is not None and len(daemon.taken - {key}) >= most:
             errors.append(LatentWorkerCapacityError(f"{daemon.host} has {most} containers, as many as max_containers lets it"))
             skipped.append(str(errors[-1]))
@@ -54,6 +55,7 @@ async def place(
             daemon.taken.discard(key)
             raise
         else:
+            skipped += [other.down for other in order[order.index(daemon) + 1 :] if other.down]
             for line in skipped:
                 log.warn("{key} goes to {host}: {why}", key=key, host=daemon.host, why=line)
             return Placed(daemon, answer, tuple(skipped))
