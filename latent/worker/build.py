@@ -13,9 +13,7 @@ from latent.worker.properties import Properties, render
 class WorkerBuild:
     """A build, as far as a plugin may see it. ``id`` is the build's id, ``builder`` its builder's name."""
 
-    def __init__(
-        self, id: int, builder: str, properties: Properties, write: Callable[[str], None] = lambda line: None
-    ) -> None:
+    def __init__(self, id: int, builder: str, properties: Properties, write: Callable[[str], None] = lambda line: None) -> None:
         self.id = id
         self.builder = builder
         self.properties = properties

@@ -165,7 +165,9 @@ class Engine:
         return [volume["Name"] for volume in self.client().volumes()["Volumes"] or ()]
 
     def networks(self) -> list[str]:
-        return sorted(network["Name"] for network in self.client().networks() if network["Name"] not in ("none", "host", "bridge"))
+        return sorted(
+            network["Name"] for network in self.client().networks() if network["Name"] not in ("none", "host", "bridge")
+        )
 
     def container_of(self, worker: str) -> dict[str, Any]:
         (found,) = self.client().containers(all=True, filters={"label": f"latent.worker={worker}"})

@@ -158,5 +158,3 @@ class FakeClient:
             if container in (name, one["Id"]):
                 return one
         raise api_error(404, f"No such container: {container}", NotFound)
-
-

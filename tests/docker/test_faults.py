@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound, TLSParameterError
+from latent_docker import DockerLatentWorker
+from latent_docker.daemon import PING, Daemon
+from latent_docker.faults import DaemonUnreachable, translate
+from latent_docker.worker import SILENCE
 from twisted.internet.defer import Deferred
 from urllib3.exceptions import ProtocolError
 
@@ -20,10 +24,6 @@ from latent.errors import (
 )
 from latent.worker import hooks
 from latent.worker.results import check_result
-from latent_docker import DockerLatentWorker
-from latent_docker.daemon import PING, Daemon
-from latent_docker.faults import DaemonUnreachable, translate
-from latent_docker.worker import SILENCE
 from tests.docker.fake import ClockedReactor, Events, FakeClient, api_error
 from tests.docker.kit import enrolment_of
 
@@ -97,7 +97,11 @@ REFUSED = requests.exceptions.ConnectionError(ProtocolError("Connection aborted.
             "docker network prune",
         ),
         (api_error(429, "toomanyrequests: You have reached your pull rate limit"), LatentWorkerThrottled, "fewer pulls"),
-        (api_error(500, "Get https://r/v2/: unauthorized: authentication required"), LatentWorkerConfigurationError, "docker login"),
+        (
+            api_error(500, "Get https://r/v2/: unauthorized: authentication required"),
+            LatentWorkerConfigurationError,
+            "docker login",
+        ),
         (api_error(404, "pull access denied for x, repository does not exist"), LatentWorkerConfigurationError, "docker login"),
         (api_error(404, "manifest for x:1 not found: manifest unknown"), LatentWorkerConfigurationError, "correct its name"),
         (api_error(404, "No such image: x", ImageNotFound), LatentWorkerConfigurationError, "autopull"),

@@ -47,7 +47,9 @@ def registry() -> Iterator[Registry]:
 @ensureDeferred
 async def test_one_build_for_all(clean: Engine, made: Make) -> None:
     """Workers that want the same Dockerfile share one build; each build's log has its progress from the beginning."""
-    dockerfile = f"FROM {BASE}\nRUN sleep 1; echo built at $(/bin/busybox date +%s%N) > /stamp\nCMD sh -c 'cat /stamp; sleep 1000'"
+    dockerfile = (
+        f"FROM {BASE}\nRUN sleep 1; echo built at $(/bin/busybox date +%s%N) > /stamp\nCMD sh -c 'cat /stamp; sleep 1000'"
+    )
     workers = [made(f"w{n}", image=None, dockerfile=dockerfile, command=None) for n in range(5)]
     told: list[list[str]] = [[] for _ in workers]
     await gatherResults([hooks.call(w.start_instance, build(lines)) for w, lines in zip(workers, told, strict=True)])
@@ -112,9 +114,7 @@ async def test_custom_context(clean: Engine, made: Make, tmp_path: Path, mode: A
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    worker = made(
-        image="mine:2", dockerfile=str(context), custom_context=True, encoding=encoding, command=["cat", "/greeting"]
-    )
+    worker = made(image="mine:2", dockerfile=str(context), custom_context=True, encoding=encoding, command=["cat", "/greeting"])
     try:
         await worker.up()
         message = await worker.ill()
