@@ -47,9 +47,7 @@ def registry() -> Iterator[Registry]:
 @ensureDeferred
 async def test_one_build_for_all(clean: Engine, made: Make) -> None:
     """Workers that want the same Dockerfile share one build; each build's log has its progress from the beginning."""
-    dockerfile = (
-        f"FROM {BASE}\nRUN sleep 1; echo built at $(/bin/busybox date +%s%N) > /stamp\nCMD sh -c 'cat /stamp; sleep 1000'"
-    )
+    dockerfile = f"FROM {BASE}\nRUN sleep 1; echo built > /stamp\nCMD sh -c 'cat /stamp; sleep 1000'"
     workers = [made(f"w{n}", image=None, dockerfile=dockerfile, command=None) for n in range(5)]
     told: list[list[str]] = [[] for _ in workers]
     await gatherResults([hooks.call(w.start_instance, build(lines)) for w, lines in zip(workers, told, strict=True)])
@@ -152,13 +150,13 @@ async def test_one_pull_for_all(clean: Engine, made: Make, registry: Registry) -
 @ensureDeferred
 async def test_always_pull(clean: Engine, made: Make, registry: Registry) -> None:
     """With alwaysPull the registry is asked also for an image that is there; without, it is not."""
-    for always, asked in ((False, 1), (False, 1), (True, 2)):
+    asked = []
+    for always in (False, False, True):
         worker = made(image=registry.image, autopull=True, alwaysPull=always)
         await worker.up()
         await worker.down()
-        manifests = sum(count for path, count in registry.asked.items() if path == "GET /v2/served/manifests/1")
-        heads = sum(count for path, count in registry.asked.items() if path == "HEAD /v2/served/manifests/1")
-        assert max(manifests, heads) >= asked
+        asked.append(sum(count for path, count in registry.asked.items() if "/manifests/" in path))
+    assert asked[0] == asked[1] < asked[2]
     assert registry.pulls() == 1
 
 

@@ -99,7 +99,7 @@ async def test_all_names_are_taken(engine: Engine, made: Make) -> None:
     name = worker.getContainerName()
     names = [name, *(f"{name}-{n}" for n in range(2, 6))]
     strangers = [engine.client().create_container(BASE, ["sleep", "1"], name=one)["Id"] for one in names]
-    with pytest.raises(LatentWorkerConfigurationError, match="not ours have the names .*-5; rename"):
+    with pytest.raises(LatentWorkerConfigurationError, match=r"not ours have the names .*-5; rename"):
         await worker.up()
     await worker.down()
     assert engine.names() == sorted(names)

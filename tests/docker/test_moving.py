@@ -190,7 +190,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_plugin_builds(plugin: Any, tmp_path: Path) -> None:
-    """The plugin's instances run builds; the agent's password is the attempt's; a build for another image gets another instance."""
+    """The plugin's instances run builds, and a build for another image gets another instance."""
     worker = plugin.VmLatentWorker("vm", None, "small", image=Property("image", default="one"), build_wait_timeout=60)
     with ControllerHarness(tmp_path / "state", [worker]) as harness:
         first = harness.submit()
