@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from latent_docker import DockerLatentWorker
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from latent.worker import Enrolment, Properties, WorkerBuild, hooks
 from latent.worker.results import check_result, handle, listed, resume_result, start_result
+from latent_docker import DockerLatentWorker
 from tests.worker.kit import enrolment
 
 CONTROLLER = "c0ffee" * 5

@@ -8,10 +8,6 @@ from typing import Any
 import pytest
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound, TLSParameterError
-from latent_docker import DockerLatentWorker
-from latent_docker.daemon import PING, Daemon
-from latent_docker.faults import DaemonUnreachable, translate
-from latent_docker.worker import SILENCE
 from twisted.internet.defer import Deferred
 from urllib3.exceptions import ProtocolError
 
@@ -24,6 +20,10 @@ from latent.errors import (
 )
 from latent.worker import hooks
 from latent.worker.results import check_result
+from latent_docker import DockerLatentWorker
+from latent_docker.daemon import PING, Daemon
+from latent_docker.faults import DaemonUnreachable, translate
+from latent_docker.worker import SILENCE
 from tests.docker.fake import ClockedReactor, Events, FakeClient, api_error
 from tests.docker.kit import enrolment_of
 

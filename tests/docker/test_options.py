@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from latent.errors import ConfigError, LatentWorkerConfigurationError
+from latent.worker import Enrolment, Interpolate, Property
 from latent_docker import DockerLatentWorker
 from latent_docker.environment import warnings
 from latent_docker.identity import Handle
 from latent_docker.recipe import Recipe, recipe
-
-from latent.errors import ConfigError, LatentWorkerConfigurationError
-from latent.worker import Enrolment, Interpolate, Property
 from tests.docker.kit import enrolment_of
 
 HOST = "unix:///var/run/docker.sock"
