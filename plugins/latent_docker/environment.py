@@ -8,11 +8,6 @@ from collections.abc import Mapping
 from latent.errors import LatentWorkerConfigurationError
 from latent.worker import AbstractLatentWorker
 
-MSGPACK = "msgpack_experimental_v7"
-
-_GATEWAYS = {"pb": ("pb",), MSGPACK: (MSGPACK, "msgpack")}
-"""Under which names the gateway of each of Buildbot's protocols may be known."""
-
 
 def agent_variables(worker: AbstractLatentWorker, master: str | None, protocol: str) -> dict[str, str]:
     """Those of `latent-agent`, and those that Buildbot's own worker image reads.
@@ -30,17 +25,19 @@ def agent_variables(worker: AbstractLatentWorker, master: str | None, protocol: 
         variables["LATENT_CAPACITY"] = str(worker.max_builds)
         # gRPC's handlers around fork() kill children of programs that also start processes.
         variables["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-    server = next((servers[name] for name in _GATEWAYS[protocol] if name in servers), None)
-    if server is None and "peer" not in servers:
+    if protocol in servers:
+        variables |= worker.buildbot_environment(protocol)
+    elif not variables:
         raise LatentWorkerConfigurationError(
             f"no gateway listens for agents that speak {protocol}, nor for latent-agent; set c['protocols']"
         )
-    if server is not None or master:
-        its_host, its_port = _split(server) if server is not None else ("", "")
-        variables |= {"BUILDMASTER": host or its_host, "BUILDMASTER_PROTOCOL": protocol}
-        if port or its_port:
-            variables["BUILDMASTER_PORT"] = port or its_port
-        variables |= {"WORKERNAME": worker.name, "WORKERPASS": worker.getRandomPass()}
+    elif master:
+        # Another master, perhaps, that the image's agent is to go to: what was declared is told.
+        variables |= {"BUILDMASTER_PROTOCOL": protocol, "WORKERNAME": worker.name, "WORKERPASS": worker.getRandomPass()}
+    if master:
+        variables["BUILDMASTER"] = host
+    if port:
+        variables["BUILDMASTER_PORT"] = port
     return variables
 
 

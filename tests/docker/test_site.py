@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.docker.engine import AGENT, BASE, VOLUMES, Engine, require_engine, running
+from tests.docker.engine import AGENT, BASE, PYTHON, VOLUMES, Engine, require_engine, running
 from tests.e2e.site import Site
 
 MakeSite = Callable[..., Site]
@@ -207,3 +207,57 @@ def test_daemon_is_killed(own_engine: Engine, site: MakeSite, tmp_path: Path) ->
     one.wait("all containers to go", lambda: not own_engine.names())
     one.latent("stop")
     assert own_engine.names() == []
+
+
+TAC = """
+import os
+from twisted.application import service
+from buildbot_worker.bot import Worker
+
+application = service.Application("buildbot-worker")
+told = os.environ
+where = told["BUILDMASTER"], int(told["BUILDMASTER_PORT"]), told["WORKERNAME"], told["WORKERPASS"]
+Worker(*where, "/tmp", keepalive=600, protocol=told["BUILDMASTER_PROTOCOL"]).setServiceParent(application)
+"""
+
+
+def test_fifty_builds_with_three_agents(engine: Engine, site: MakeSite, tmp_path: Path) -> None:
+    """50 builds over ten workers, two images chosen by property, agents over PB, msgpack and the peer protocol: all are right."""
+    (tmp_path / "buildbot.tac").write_text(TAC)
+    twistd = "from twisted.scripts.twistd import run; run()"
+    stock = [PYTHON, "-c", twistd, "--nodaemon", "--pidfile=", f"--python={tmp_path}/buildbot.tac"]
+    builder = (
+        'c["builders"] = [util.Builder("tell", ["cat /flavour", "echo to stderr >&2", util.Interpolate("echo %(prop:n)s")])]'
+    )
+    protocols = 'c["protocols"] = {"pb": {"port": 0}, "msgpack_experimental_v7": {"port": 0}}'
+    one = site(engine, count=4, more=f"{builder}\n{protocols}")
+    config = (one.directory / "master.cfg").read_text()
+    config = config.replace(
+        f"image={BASE!r}", 'dockerfile=util.Interpolate("FROM base:1\\nRUN echo %(prop:flavour)s > /flavour")'
+    )
+    declared = next(line for line in config.splitlines() if line.startswith("c['workers']"))
+    for name, protocol in (("pb", "pb"), ("msgpack", "msgpack_experimental_v7")):
+        more = declared.replace("c['workers'] =", "c['workers'] +=").replace("docker-{n}", f"{name}-{{n}}")
+        more = more.replace("count=4", f"count=3, master_protocol={protocol!r}").replace(repr(AGENT), repr(stock))
+        config += f"\n{more}"
+    (one.directory / "master.cfg").write_text(config + "\n")
+    one.latent("start")
+    flavours = ["sweet" if n % 3 else "sour" for n in range(50)]
+    asked = [
+        one.call("POST", "builds", builder="tell", properties={"flavour": flavour, "n": n})["id"]
+        for n, flavour in enumerate(flavours)
+    ]
+    builds = one.wait_for_all()
+    assert [builds[number]["result"] for number in asked] == ["success"] * 50
+    ran = set()
+    for n, (number, flavour) in enumerate(zip(asked, flavours, strict=True)):
+        log = one.latent("logs", str(number)).splitlines()
+        assert [line for line in log if line in ("sweet", "sour", "to stderr", str(n))] == [flavour, "to stderr", str(n)], log
+        ran.add(one.build(number)["runs"][-1]["worker"].rpartition("-")[0])
+    assert ran == {"docker", "pb", "msgpack"}
+    one.latent("stop")
+    assert (engine.names(), engine.volumes(), engine.networks()) == ([], [], [])
+    client = engine.client()
+    for image in client.images():
+        if BASE not in (image["RepoTags"] or ()):
+            client.remove_image(image["Id"], force=True)
