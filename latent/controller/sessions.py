@@ -43,8 +43,9 @@ SWEEP = 2.0
 class Session:
     """An attached agent. ``attempt`` None: a plain worker's. ``last_seen``: POSIX seconds of its last sign of life.
 
-    ``suspected``: why it may be gone; without a sign of life by ``suspected_until`` it is. ``offered``: runs put before it that
-    it has not fetched; ``parked``: its calls that wait for one.
+    ``suspected``: why it may be gone; without a sign of life by ``suspected_until`` it is. ``earlier``: rows of those before it
+    that the same token opened, newest first; ``replaced``: those that are closed when it attaches. ``offered``: runs put before
+    it that it has not fetched; ``parked``: its calls that wait for one.
     """
 
     id: int
@@ -61,6 +62,7 @@ class Session:
     closed: bool = False
     close_reason: str = ""
     earlier: tuple[rows.SessionRow, ...] = ()
+    replaced: list[Session] = field(factory=list)
     offered: deque[int] = field(factory=deque)
     parked: deque[Deferred[Lease]] = field(factory=deque)
     _closing: list[Deferred[str]] = field(factory=list)
@@ -111,7 +113,7 @@ class Sessions:
 
         ``worker``: for protocols whose agents know no session ids; they say which worker's they are instead. The token has to be
         that worker's, and while its attempt is up it opens another session each time, for the protocol that used it first. The
-        worker's sessions before it are closed: what such an agent ran ended with its connection.
+        worker's sessions before it are closed once it attaches: what such an agent ran ended with its connection.
 
         Raises EnrolmentRefused.
         """
@@ -161,12 +163,15 @@ class Sessions:
             return opened, number, earlier
 
         new_id, number, earlier = await self._store.write(open_it)
-        session = Session(new_id, worker, number, protocol, now, earlier=earlier)
-        before = [known for known in self if known.worker == worker]
+        replaced = [known for known in self if known.worker == worker]
+        session = Session(new_id, worker, number, protocol, now, earlier=earlier, replaced=replaced)
         self._admit(session)
-        for known in before:
-            await self.close(known, "its agent came back on another connection: what it ran had ended with the old one")
         return session
+
+    async def _close_replaced(self, session: Session) -> None:
+        replaced, session.replaced = session.replaced, []
+        for known in replaced:
+            await self.close(known, "its agent came back on another connection: what it ran had ended with the old one")
 
     async def _same_again(self, hashed: str, session_id: int) -> Session | None:
         known = self._open.get(session_id)
@@ -240,6 +245,8 @@ class Sessions:
         except EnrolmentRefused as error:
             await self.close(session, str(error))
             raise
+        # Only now: their builds are queued again, and the worker that has an agent is to be seen to have one.
+        await self._close_replaced(session)
 
     def _attach(self, session: Session) -> Deferred[None]:
         session.attached = True
@@ -287,6 +294,7 @@ class Sessions:
         for waiter in waiting:
             waiter.callback(reason)
         await written
+        await self._close_replaced(session)
 
     def drop(self, worker: str, key: str, reason: str) -> None:
         """The worker's instance is going: its session with it."""

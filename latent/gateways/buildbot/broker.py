@@ -79,6 +79,10 @@ class Broker(pb.Broker):
             return
         self.received += len(chunk)
         self._unfinished += len(chunk)
+        if self.limit == STRANGER_LIMIT and self._unfinished > self.limit:
+            # To parse takes much longer than to send: who has not logged in is not given that time.
+            self._too_long()
+            return
         self._finished = False
         try:
             super().dataReceived(chunk)
@@ -89,10 +93,11 @@ class Broker(pb.Broker):
         if self._finished:
             self._unfinished = len(self.buffer) if not self.listStack else min(self._unfinished, len(chunk))
         if self._unfinished > self.limit:
-            log.warn(
-                "{peer}: a message of more than {limit} bytes; the connection is closed", peer=self.address, limit=self.limit
-            )
-            self.drop(f"its agent sent a message of more than {self.limit} bytes")
+            self._too_long()
+
+    def _too_long(self) -> None:
+        log.warn("{peer}: a message of more than {limit} bytes; it is cut off", peer=self.address, limit=self.limit)
+        self.drop(f"its agent sent a message of more than {self.limit} bytes")
 
     def callExpressionReceived(self, obj: Any) -> None:
         self._finished = True

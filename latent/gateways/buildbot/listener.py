@@ -18,7 +18,7 @@ LOGIN_TIME = 60.0
 STRANGERS = 1000
 """How many connections without a login may be open at once."""
 
-STRANGER_LIMIT = 64 * 1024
+STRANGER_LIMIT = 8 * 1024
 """Bytes that may come in one piece from someone who has not logged in."""
 
 MESSAGE_LIMIT = 4 * 1024 * 1024

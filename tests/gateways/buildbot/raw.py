@@ -242,6 +242,19 @@ class PbAgent:
         challenge, challenger = await root.callRemote("login", self.name)
         return await challenger.callRemote("respond", answer(self.password, challenge), self.mind)
 
+    async def refusal(self):
+        """Why the login fails, as a stock agent sees it: a failure."""
+        failures = []
+        root = await self.root()
+
+        def respond(challenge_and_challenger):
+            challenge, challenger = challenge_and_challenger
+            return challenger.callRemote("respond", answer(self.password, challenge), self.mind)
+
+        await root.callRemote("login", self.name).addCallback(respond).addErrback(failures.append)
+        assert failures, "the login was accepted"
+        return failures[0]
+
     async def close(self):
         broker = self.factory._broker
         if broker is not None and not broker.disconnected:

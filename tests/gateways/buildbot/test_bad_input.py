@@ -243,15 +243,7 @@ async def test_secrets_are_not_kept(site):
 async def test_a_pb_login_is_refused_as_agents_expect(site, name, password):
     """Whatever is wrong, UnauthorizedLogin is among the error's classes; and the connection stays for the agent to close."""
     agent = PbAgent(site.port(PB), name, password)
-    root = await agent.root()
-
-    def respond(challenge_and_challenger):
-        challenge, challenger = challenge_and_challenger
-        return challenger.callRemote("respond", answer(password, challenge), agent.mind)
-
-    failures = []
-    await root.callRemote("login", name).addCallback(respond).addErrback(failures.append)
-    assert [failure.check(UnauthorizedLogin) is UnauthorizedLogin for failure in failures] == [True]
+    assert (await agent.refusal()).check(UnauthorizedLogin)
     assert not agent.factory._broker.disconnected
     await agent.close()
 
