@@ -60,6 +60,11 @@ class Listener:
         if wait is not None and wait.active():
             wait.cancel()
 
+    def refused(self, connection: Connection) -> None:
+        """It has not logged in after all, and has a while to go by itself."""
+        if connection in self._connections and connection not in self._strangers:
+            self._strangers[connection] = self.clock.callLater(LOGIN_TIME, self._too_late, connection)
+
     def went(self, connection: Connection) -> None:
         """It is closed."""
         self.known(connection)

@@ -31,10 +31,12 @@ def factory(listener: Listener) -> BrokerFactory:
 
 async def _login(listener: Listener, broker: Broker, name: str, knows: Callable[[str], bool], mind: Any) -> Avatar:
     link = PbLink(broker, mind)
+    attendance: Attendance | None = None
     try:
-        attendance = await listener.door.admit(name, knows, link, listener.interval)
+        admitted = await listener.door.admit(name, knows, link, listener.interval)
         broker.logged_in()
-        await listener.door.receive(attendance)
+        await listener.door.receive(admitted)
+        attendance = admitted
         return Avatar(attendance)
     except (EnrolmentRefused, StoreError) as error:
         log.info("{peer}: the login of {name!r} is refused: {why}", peer=broker.address, name=name[:100], why=str(error))
@@ -43,6 +45,9 @@ async def _login(listener: Listener, broker: Broker, name: str, knows: Callable[
         if not broker.why_lost:
             log.failure("{peer}: the login of {name!r} failed", peer=broker.address, name=name[:100])
         raise Unauthorized("the login failed in the controller; its log says why") from None
+    finally:
+        if attendance is None:
+            listener.refused(broker)
 
 
 class Avatar(Served):

@@ -88,7 +88,7 @@ async def test_an_agent_that_does_not_trust_us(tls_site, tmp_path, protocol):
             seen = set()
 
             def several():
-                seen.update(id(connection) for connection in listener._connections)
+                seen.update(connection.address for connection in listener._connections)
                 return len(seen) > 2
 
             await until(several)
