@@ -15,7 +15,8 @@ from latent import plugins
 from latent.config import check
 from latent.config.builder import Builder, Step
 from latent.config.loader import load
-from latent.config.settings import Config, Limits, Peer
+from latent.config.protocols import BUILDBOT
+from latent.config.settings import Buildbot, Config, Limits, Peer
 from latent.worker.base import AbstractLatentWorker, Worker
 from latent.worker.checking import keywords_of
 from latent.worker.process import ProcessLatentWorker
@@ -74,8 +75,10 @@ def test_first_example(tmp_path: Path) -> None:
 def test_other_examples(tmp_path: Path) -> None:
     """The other examples are right too, in a file that has what they leave out."""
     path = tmp_path / "master.cfg"
-    path.write_text(python(0) + python(1) + python(2).replace("util.Builder(", "release = util.Builder(", 1))
+    path.write_text(python(0) + python(1) + python(3).replace("util.Builder(", "release = util.Builder(", 1))
     assert load(path).peer.advertise == "ci.example.org:9989"
+    path.write_text(python(0) + python(2))
+    assert load(path).buildbot["pb"].advertise == "ci.example.org:9989"
 
 
 @pytest.mark.usefixtures("_installed")
@@ -106,6 +109,8 @@ def test_keys_are_documented() -> None:
     """The reference has every key of `c` and of its dicts, and no other."""
     assert set(table("## Keys of `c`")) == set(check.KEYS)
     assert set(table("### Where agents attach")) == set(check.SECTIONS["protocols", "peer"])
+    for protocol in BUILDBOT:
+        assert set(table("### Buildbot's agents")) == set(check.SECTIONS["protocols", protocol])
     assert set(table("### The API")) == set(check.SECTIONS["www",])
     assert set(table("### Limits")) == set(check.SECTIONS["limits",])
 
@@ -114,6 +119,9 @@ def test_defaults_are_documented() -> None:
     """The defaults in the reference are those of the code."""
     peer, limits = table("### Where agents attach"), table("### Limits")
     assert (peer["port"], peer["interface"]) == (str(Peer().port), f'"{Peer().interface}"')
+    stock = table("### Buildbot's agents")
+    assert (stock["port"], stock["interface"]) == (str(Buildbot().port), f'"{Buildbot().interface}"')
+    assert float(stock["keepalive_interval"]) == Buildbot().keepalive_interval
     assert {key: str(value) for key, value in _defaults(Limits).items()} == {
         key: f"{value}.0" if value.isdigit() else value for key, value in limits.items()
     }

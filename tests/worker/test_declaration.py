@@ -386,6 +386,31 @@ def test_agent_environment() -> None:
         made.agent_environment()
 
 
+def test_buildbot_environment() -> None:
+    """A stock agent gets what Buildbot's image reads, for the protocol that is wanted or the first that is spoken."""
+    made = Idle("w1")
+    with pytest.raises(PluginError, match="outside an attempt"):
+        made.buildbot_environment()
+    servers = {"peer": "h:1", "pb": "[::1]:9989", "msgpack_experimental_v7": "ci.example.org:9990"}
+    made.enrolment = Enrolment(Attempt("w1", 7), "c", "i", "secret", servers)
+    assert made.buildbot_environment() == {
+        "BUILDMASTER": "::1",
+        "BUILDMASTER_PORT": "9989",
+        "BUILDMASTER_PROTOCOL": "pb",
+        "WORKERNAME": "w1",
+        "WORKERPASS": "secret",
+    }
+    other = made.buildbot_environment("msgpack_experimental_v7")
+    assert (other["BUILDMASTER"], other["BUILDMASTER_PORT"]) == ("ci.example.org", "9990")
+    del servers["pb"]
+    assert made.buildbot_environment()["BUILDMASTER_PROTOCOL"] == "msgpack_experimental_v7"
+    with pytest.raises(LatentWorkerConfigurationError, match="over pb; set c"):
+        made.buildbot_environment("pb")
+    made.enrolment = Enrolment(Attempt("w1", 1), "c", "i", "t", {"peer": "h:1"})
+    with pytest.raises(LatentWorkerConfigurationError, match="no gateway listens for buildbot-worker"):
+        made.buildbot_environment()
+
+
 def test_failed_to_start() -> None:
     """Buildbot's helper raises the error that makes the worker back off."""
     with pytest.raises(LatentWorkerFailedToSubstantiate, match="i-1 failed to start: it is terminated"):
