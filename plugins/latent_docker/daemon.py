@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, TypeVarTuple
 from weakref import WeakValueDictionary
 
+import requests.exceptions
 from attrs import frozen
 from docker import APIClient
 from twisted.internet.defer import Deferred
@@ -58,6 +60,7 @@ class Endpoint:
 
     def connect(self) -> APIClient:
         """Blocks: docker-py asks for the daemon's version."""
+        _knock(self.host)
         more: dict[str, Any] = {"tls": self.tls} if self.tls else {}
         return APIClient(
             base_url=self.host, version=self.version or "auto", timeout=CALL_TIMEOUT, max_pool_size=THREADS + 8, **more
@@ -218,6 +221,16 @@ class Daemon:
                 self._events.reconnect()
 
         self.run(lambda client: client.ping(), adopt=discard).addErrback(gone)
+
+
+def _knock(host: str) -> None:
+    """Raise at once if nobody listens at a Unix socket: docker-py would leave its socket open, once for each time it is asked."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect("/" + host.removeprefix("unix://").lstrip("/"))
+            except OSError as error:
+                raise requests.exceptions.ConnectionError(error) from error
 
 
 def _has_init(client: APIClient) -> bool:

@@ -190,11 +190,12 @@ def test_the_missing_timer_of_a_start_that_was_given_up_is_given_up_too(tmp_path
 
 
 def test_every_worker_class_that_is_offered_can_be_constructed() -> None:
-    """A name and a password are enough for each, and make a worker with a policy. (defect 9)"""
+    """A name, a password and what the class itself requires are enough, and make a worker with a policy. (defect 9)"""
+    required = {"DockerLatentWorker": {"image": "debian:12"}}
     offered = [getattr(plugins.worker, name) for name in dir(plugins.worker) if not name.startswith("_")]
     assert offered
     for cls in offered:
-        made = cls("w", "secret")
+        made = cls("w", "secret", **required.get(cls.__name__, {}))
         assert isinstance(made, AbstractWorker)
         assert made.name == "w"
         assert not isinstance(made, AbstractLatentWorker) or made.policy().start_timeout > 0

@@ -74,6 +74,7 @@ async def test_an_agent_stands_still_for_long(site, agent, tmp_path):
         await until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
         stock.tell(signal.SIGSTOP)
         await site.detached("plain")
+        await site.ended(build)
         assert (await site.runs(build))[0].run.status is RunStatus.INTERRUPTED
         assert "was silent for 1.5 s" in (await site.runs(build))[0].run.error_msg
         go.touch()
