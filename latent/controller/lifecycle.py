@@ -98,6 +98,7 @@ class Lifecycle:
         self.removed = False
         self.setting_up = True
         self.unusable = ""
+        self._agent_expected = False
         self._store = store
         self._clock = clock
         self._identity = identity
@@ -140,13 +141,21 @@ class Lifecycle:
         ``accepted`` is called when it is, before its builds are told.
         """
         answer: Deferred[None] = Deferred()
-        answer.addCallback(lambda _: accepted())
+        answer.addCallback(lambda _: self._accepted(accepted))
         self._attaching[session] = answer
         self.apply(ev.Attached(attempt, session))
         return answer
 
+    def _accepted(self, accepted: Callable[[], None]) -> None:
+        self._agent_expected = False
+        accepted()
+
     def resumed(self, found: bool | None) -> Deferred[tuple[ev.Action, ...]]:
-        """The controller was started; see `latent.core.events.Recovered`. What came before waits for this."""
+        """The controller was started; see `latent.core.events.Recovered`. What came before waits for this.
+
+        The controller was away, not the agent: an instance that is there is not replaced before its agent had its time.
+        """
+        self._agent_expected = True
         held, self._held = self._held or [], None
         done = self.apply(ev.Recovered(found))
         for work in held:
@@ -194,7 +203,7 @@ class Lifecycle:
                 return f"its last {call.hook.value}_instance hangs"
             case Substantiated(retiring=reason) | SubstantiatingStarting(retiring=reason) if reason:
                 return f"retiring: {reason}"
-            case Substantiated(session=None, builds=builds) if builds:
+            case Substantiated(session=None, builds=builds) if builds or self._agent_expected:
                 return "its agent is away"
             case _:
                 return quarantining.why_closed(self.quarantine, self._clock.seconds())

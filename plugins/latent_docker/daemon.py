@@ -44,6 +44,13 @@ _MATTERS = ("die", "oom", "destroy", "pause", "unpause", "kill", "health_status"
 """The events after which a container may be other than it was."""
 
 
+class Client(APIClient):
+    """docker-py's, but what the declaration's tls says counts before REQUESTS_CA_BUNDLE: requests has it the other way round."""
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        return super().merge_environment_settings(url, proxies, stream, self.verify if verify is None else verify, cert)
+
+
 @frozen
 class Endpoint:
     """Where a daemon is and how it is spoken to. ``version``: of the API, None for the newest both know. ``tls``: TLSConfig."""
@@ -62,9 +69,7 @@ class Endpoint:
         """Blocks: docker-py asks for the daemon's version."""
         _knock(self.host)
         more: dict[str, Any] = {"tls": self.tls} if self.tls else {}
-        return APIClient(
-            base_url=self.host, version=self.version or "auto", timeout=CALL_TIMEOUT, max_pool_size=THREADS + 8, **more
-        )
+        return Client(base_url=self.host, version=self.version or "auto", timeout=CALL_TIMEOUT, max_pool_size=THREADS + 8, **more)
 
 
 class Daemon:

@@ -114,7 +114,7 @@ def translate(error: Exception, host: str) -> Exception:
         return _of(LatentWorkerConfigurationError, host, text, "give tls=docker.tls.TLSConfig(...) with certificates that fit")
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
         return _of(LatentWorkerConfigurationError, host, text, "correct docker_host: unix:///PATH, tcp://HOST:PORT, ssh://HOST")
-    if _is_lost(error) and not (isinstance(error, docker.errors.DockerException) and "ssl" in text.lower()):
+    if _is_lost(error):
         sent = not _was_refused(error)
         return DaemonUnreachable(f"no Docker daemon answers at {host}: {text}; see that dockerd runs there", sent=sent)
     for row in TABLE:
@@ -148,13 +148,15 @@ def _text(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _is_lost(error: Exception) -> bool:
+def _is_lost(error: BaseException | None) -> bool:
+    if isinstance(error, requests.exceptions.SSLError):
+        return False
     if isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.Timeout | ConnectionError):
         return True
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return True
-    # docker-py says so when it asks for the daemon's version first.
-    return type(error) is docker.errors.DockerException and "fetching server API version" in str(error)
+    # docker-py puts it into one of its own when it asks for the daemon's version first.
+    return type(error) is docker.errors.DockerException and _is_lost(error.__cause__)
 
 
 def _was_refused(error: BaseException) -> bool:

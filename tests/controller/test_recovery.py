@@ -189,6 +189,28 @@ def test_an_idle_timer_goes_on_over_a_restart(tmp_path: Path) -> None:
         assert len(w.controls.stops) == 1
 
 
+def test_an_idle_instance_is_not_replaced_before_its_agent_could_come_back(tmp_path: Path) -> None:
+    """It was the controller that was away: a new build waits for the agent, and for no longer than reattach_timeout."""
+    with controller(tmp_path, w := obliging(build_wait_timeout=600, reattach_timeout=40)) as harness:
+        _, agent = building(harness)
+        agent.finish()
+        harness.restart()
+        build = harness.submit()
+        assert harness.state(build) is BuildState.QUEUED
+        agent.come_back()
+        agent.work()
+        assert harness.result(build) is Result.SUCCESS
+        assert len(w.controls.starts) == 1
+        harness.restart()
+        build = harness.submit()
+        harness.advance(39)
+        assert len(w.controls.starts) == 1
+        harness.advance(1)
+        harness.agent("w").attach().work()
+        assert harness.result(build) is Result.SUCCESS
+        assert len(w.controls.starts) == 2
+
+
 def test_a_back_off_and_a_pause_outlive_a_restart(tmp_path: Path) -> None:
     """With their reasons."""
     with controller(tmp_path, obliging("a"), b := obliging("b")) as harness:

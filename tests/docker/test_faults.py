@@ -152,7 +152,8 @@ def test_no_daemon_at_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None
     """Where nobody answers nothing was made: the stop succeeds."""
 
     def refuse(endpoint: object) -> Any:
-        raise DockerException("Error while fetching server API version: ('Connection aborted.', FileNotFoundError(2, ''))")
+        cause = requests.exceptions.ConnectionError("Connection aborted.", FileNotFoundError(2, ""))
+        raise DockerException(f"Error while fetching server API version: {cause}") from cause
 
     monkeypatch.setattr(Daemon, "connect", staticmethod(refuse))
     with pytest.raises(DaemonUnreachable, match="no Docker daemon answers at"):

@@ -56,14 +56,20 @@ class Site:
 
     # --- the API -------------------------------------------------------------------------------------------------------------
 
-    def call(self, method: str, path: str, **body: Any) -> Any:
+    def answer(self, method: str, path: str, **body: Any) -> httpx.Response:
         state = self.directory / "state"
         address = json.loads((state / "api.json").read_text())
         token = (state / "token").read_text().strip()
         with httpx.Client(transport=httpx.HTTPTransport(uds=address["socket"]), base_url="http://latent", timeout=30) as client:
             answer = client.request(method, f"/api/v1/{path}", headers={"Authorization": f"Bearer {token}"}, json=body or None)
-        answer.raise_for_status()
-        return answer.json()
+        return answer.raise_for_status()
+
+    def call(self, method: str, path: str, **body: Any) -> Any:
+        return self.answer(method, path, **body).json()
+
+    def lines(self, number: int) -> list[dict[str, Any]]:
+        """The log lines of a build."""
+        return [json.loads(line) for line in self.answer("GET", f"builds/{number}/logs?format=json").text.splitlines()]
 
     def submit(self, command: str, **more: Any) -> int:
         return int(self.call("POST", "builds", command=command, **more)["id"])
