@@ -100,6 +100,14 @@ class Step:
     always_run: bool = False
 
 
+@frozen
+class Payload:
+    """A message for a bot, or from one. ``type_url`` says what is in ``value``; latent hands it on as it is."""
+
+    type_url: str
+    value: bytes
+
+
 @frozen(kw_only=True)
 class Requirements:
     """What a build asks of the worker that carries it out. ``workers`` None: any."""
@@ -110,15 +118,23 @@ class Requirements:
 
 @frozen(kw_only=True)
 class BuildRequest:
-    """What somebody asks for. ``priority``: higher goes first. ``timeout``: seconds from the lease's start."""
+    """What somebody asks for: steps, for an agent that runs commands, or a payload, for a bot; never both.
+
+    ``priority``: higher goes first. ``timeout``: seconds from the lease's start.
+    """
 
     builder: str
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
+    payload: Payload | None = None
     requirements: Requirements = field(factory=Requirements)
     properties: Mapping[str, JSON] = field(factory=dict)
     priority: int = 0
     timeout: float = 3600.0
     max_attempts: int = INFRASTRUCTURE_ATTEMPTS
+
+    def __attrs_post_init__(self) -> None:
+        if self.payload is not None and self.steps:
+            raise ValueError("a build has steps or a payload, not both")
 
 
 @frozen(kw_only=True)
@@ -186,11 +202,15 @@ class LogLine:
 
 @frozen(kw_only=True)
 class Outcome:
-    """What an agent says at the end of a run. ``exit_code`` is that of the first failed step, or 0."""
+    """What an agent says at the end of a run.
+
+    ``exit_code`` is that of the first failed step, or 0. ``answer``: what a bot made of its payload.
+    """
 
     result: Result
     exit_code: int | None = None
     error: str = ""
+    answer: Payload | None = None
 
 
 @frozen(kw_only=True)
@@ -207,7 +227,10 @@ class Recollection:
 
 @frozen(kw_only=True)
 class Lease:
-    """What a session is given: one run of one build. ``steps`` carry the uuid that the agent reports them by."""
+    """What a session is given: one run of one build. ``steps`` carry the uuid that the agent reports them by.
+
+    ``payload``: what a bot is given in place of steps.
+    """
 
     run_id: int
     build_id: int
@@ -217,3 +240,4 @@ class Lease:
     timeout: float
     labels: Labels
     builder: str
+    payload: Payload | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -69,9 +71,15 @@ def show_builds(screen: Screen, found: list[dict[str, Any]], now: float) -> None
 @click.command(short_help="Show a build: where it is and why, its runs and steps.")
 @click.argument("build_id", metavar="ID", type=click.IntRange(1))
 @click.option("--wait", is_flag=True, help="Wait for the end; the exit code tells the result.")
+@click.option(
+    "--answer",
+    type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Write what the bot answered to the build's payload to FILE (- is standard output).",
+)
 @json_option
 @pass_place
-def build(place: Place, build_id: int, wait: bool, as_json: bool) -> None:
+def build(place: Place, build_id: int, wait: bool, answer: Path | None, as_json: bool) -> None:
     """Show a build: what was asked for, where it is and why, its runs and their steps."""
     if wait:
         from latent.cli.client import Client
@@ -81,12 +89,22 @@ def build(place: Place, build_id: int, wait: bool, as_json: bool) -> None:
     else:
         doc = call(place, "GET", f"/builds/{build_id}")
     screen = Screen()
-    if as_json:
+    if answer is not None:
+        _write_answer(screen, call(place, "GET", f"/builds/{build_id}/answer"), answer)
+    elif as_json:
         screen.document(doc)
     else:
         show_build(screen, doc, time.time())
     if wait:
         leave_with(doc)
+
+
+def _write_answer(screen: Screen, doc: dict[str, Any], file: Path) -> None:
+    value = base64.b64decode(doc["value"])
+    with click.open_file(str(file), "wb") as stream:
+        stream.write(value)
+    if str(file) != "-":
+        screen.line(f"{file}: {words.count(len(value), 'byte')}, {doc['type_url']}")
 
 
 def show_build(screen: Screen, doc: dict[str, Any], now: float) -> None:
@@ -105,6 +123,7 @@ def show_build(screen: Screen, doc: dict[str, Any], now: float) -> None:
             ("workers", ", ".join(doc["workers"] or [])),
             ("properties", words.pairs(doc["properties"])),
             ("commands", "\n".join(words.command(step) for step in doc["steps"])),
+            ("payload", words.payload(doc["payload"])),
         ]
     )
     if not doc["runs"]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,7 +27,7 @@ class Submit(click.Command):
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return ["[OPTIONS]", "BUILDER | -- COMMAND..."]
+        return ["[OPTIONS]", "BUILDER | -- COMMAND... | --payload FILE --type-url URL"]
 
 
 NAMED: dict[str, Any] = {"multiple": True, "metavar": "NAME=VALUE", "callback": named_values}
@@ -37,7 +39,14 @@ NAMED: dict[str, Any] = {"multiple": True, "metavar": "NAME=VALUE", "callback": 
 @click.option("-l", "--label", "labels", **NAMED, help="A label that the worker must offer. Repeatable.")
 @click.option("--priority", type=int, help="Higher goes first [the builder's own, or 0].")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long the build may run [the builder's own, or 3600].")
-@click.option("--name", help="What to call a bare command in lists.")
+@click.option("--name", help="What to call a bare command or a payload in lists.")
+@click.option(
+    "--payload",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="A message for a bot, as it is in FILE.",
+)
+@click.option("--type-url", metavar="URL", help="What is in the payload: type.googleapis.com/PACKAGE.MESSAGE, say.")
 @click.option("--wait", is_flag=True, help="Wait for the end; the exit code tells the result.")
 @click.option("-f", "--follow", is_flag=True, help="Print the log as it comes, and wait for the end.")
 @json_option
@@ -52,11 +61,13 @@ def submit(
     priority: int | None,
     timeout: float | None,
     name: str | None,
+    payload: Path | None,
+    type_url: str | None,
     wait: bool,
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Submit a build: a BUILDER of master.cfg, or a COMMAND after --.
+    """Submit a build: a BUILDER of master.cfg, a COMMAND after --, or a payload for a bot.
 
     One word after -- is a shell command line; several are the program and its arguments, passed on as they are.
 
@@ -64,16 +75,22 @@ def submit(
       latent submit tests -p branch=main --follow
       latent submit --label os=linux -- make check
       latent submit -- 'make check | tail -n 20'
+      latent submit --payload lease.bin --type-url type.googleapis.com/my.Task
     """
     command: list[str] | None = ctx.meta.get("latent.command")
-    if (builder is None) == (command is None):
-        both = "give a BUILDER or a command, not both" if builder else "give a BUILDER, or a command after --"
-        raise click.UsageError(both, ctx)
+    given = [each for each in (builder, command, payload) if each is not None]
+    if len(given) > 1:
+        raise click.UsageError("give a BUILDER, a command or a payload, not both", ctx)
+    if not given:
+        raise click.UsageError("give a BUILDER, or a command after --", ctx)
+    if (payload is None) != (type_url is None):
+        raise click.UsageError("--payload and --type-url go together", ctx)
     if command == []:
         raise click.UsageError("there is no command after --", ctx)
     asked: dict[str, Any] = {
         "builder": builder,
         "command": command[0] if command and len(command) == 1 else command,
+        "payload": None if payload is None else {"type_url": type_url, "value": _encoded(payload)},
         "properties": properties,
         "labels": labels,
         "priority": priority,
@@ -91,6 +108,11 @@ def submit(
         screen.line((f"  {place.command('logs', str(build['id']), '--follow')}", "dim"))
         return
     watch(place, screen, build["id"], follow=follow, as_json=as_json)
+
+
+def _encoded(file: Path) -> str:
+    with click.open_file(str(file), "rb") as stream:
+        return base64.b64encode(stream.read()).decode()
 
 
 def watch(place: Place, screen: Screen, build_id: int, *, follow: bool, as_json: bool) -> None:

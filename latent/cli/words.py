@@ -44,7 +44,14 @@ def what(build: Doc) -> str:
     """What a build does: its builder, or the command that it was submitted as."""
     if build["builder"] == "command" and build["steps"]:
         return f"-- {build['steps'][0]['name']}"
+    if build["builder"] == "payload" and build["payload"]:
+        return f"payload {build['payload']['type_url'].rpartition('/')[2]}"
     return str(build["builder"])
+
+
+def payload(doc: Doc | None) -> str:
+    """A payload by its type and size; empty if there is none."""
+    return "" if doc is None else f"{doc['type_url']} ({count(doc['size'], 'byte')})"
 
 
 def command(step: Doc) -> str:

@@ -266,6 +266,7 @@ class Dispatcher:
             timeout=request.timeout,
             labels=request.requirements.labels,
             builder=request.builder,
+            payload=request.payload,
         )
 
     async def activate(self, session: Session, run_id: int, at: float) -> None:
@@ -430,6 +431,7 @@ class Dispatcher:
                 build_state=state,
                 build_result=result,
                 reason=over.reason,
+                answer=over.answer,
             )
         )
         build = evolve(run.build, state=state, result=result, reason=over.reason, ended_at=now if result else None)

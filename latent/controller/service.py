@@ -32,7 +32,7 @@ from latent.controller.scheduler import Scheduler
 from latent.controller.sessions import Sessions
 from latent.core.planning import Limits
 from latent.errors import ConfigError, NotFound
-from latent.model import JSON, Build, BuildRequest, BuildState, LogLine, Result, Run, StepState
+from latent.model import JSON, Build, BuildRequest, BuildState, LogLine, Payload, Result, Run, StepState
 from latent.store import attempts, journal
 from latent.store import builds as rows
 from latent.store.database import Store
@@ -360,6 +360,10 @@ class Controller:
 
         self.store.read(lambda conn: rows.get(conn, build_id)).addCallbacks(looked, failed)
         return waiter
+
+    async def answer(self, build_id: int) -> tuple[int, Payload] | None:
+        """What a bot answered to the build's payload, and in which run; None when there is no answer. Raises NotFound."""
+        return await self.store.read(lambda conn: rows.answer_of(conn, build_id))
 
     # --- logs ----------------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from attrs import evolve, frozen
 
-from latent.model import LeaseState, Outcome, Result, RunStatus
+from latent.model import LeaseState, Outcome, Payload, Result, RunStatus
 
 CANCEL_GRACE = 60.0
 """Seconds that an agent has to end a run that was cancelled; after that the run is ended without it."""
@@ -48,6 +48,7 @@ class Over:
     exit_code: int | None = None
     error_code: str = ""
     error_msg: str = ""
+    answer: Payload | None = None
 
 
 @frozen
@@ -130,7 +131,8 @@ def step(state: Running, event: Event, now: float) -> State:
         case Renewed(seconds):
             return evolve(state, expires=now + seconds)
         case Finished(outcome):
-            return _finished(state, outcome)
+            over = _finished(state, outcome)
+            return over if outcome.answer is None else evolve(over, answer=outcome.answer)
         case SessionLost(reason):
             return _interrupted(state, "session_lost", reason)
         case CancelAsked(result, reason, requeue):

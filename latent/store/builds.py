@@ -17,6 +17,7 @@ from latent.model import (
     BuildRequest,
     BuildState,
     LeaseState,
+    Payload,
     Result,
     Run,
     RunStatus,
@@ -94,6 +95,11 @@ _STEPS = Statement(f"SELECT {_STEP_COLUMNS} FROM run_steps WHERE run_id = :run_i
 _LIVE_RUNS = Statement(
     "SELECT id, build_id, machine, worker, attempt, status, lease_session, lease_state, started_at"
     f" FROM runs WHERE {LIVE_RUN} AND +build_id IS NOT NULL ORDER BY +id"
+)
+_ANSWER = Statement("INSERT INTO answers (run_id, type_url, value) VALUES (:run_id, :type_url, :value)")
+_ANSWER_OF = Statement(
+    "SELECT run_id, type_url, value FROM answers WHERE run_id IN (SELECT id FROM runs WHERE build_id = :build_id)"
+    " ORDER BY run_id DESC LIMIT 1"
 )
 _RUNS_OF = Statement(f"SELECT {RECORD}, worker, attempt FROM runs WHERE build_id = :build_id ORDER BY id")
 
@@ -180,6 +186,7 @@ def finish(
     build_state: BuildState,
     build_result: Result | None,
     reason: str,
+    answer: Payload | None = None,
 ) -> None:
     """End a run and its lease, and move its build on: to FINISHED with a result or, to be tried again, to QUEUED.
 
@@ -188,7 +195,10 @@ def finish(
     row = _FINISH_RUN.one(conn, status.value, exit_code, clean(error_code), clean(error_msg), at, lease.value, run_id)
     if row is None:
         _lease(conn, run_id)
-    elif row[0] is not None:
+        return
+    if answer is not None:
+        _ANSWER(conn, run_id, clean(answer.type_url), answer.value)
+    if row[0] is not None:
         _move(conn, row[0], build_state, build_result, reason, at)
 
 
@@ -267,6 +277,16 @@ def runs_of(conn: Connection, build_id: int) -> list[RunDetails]:
         RunDetails(run=from_row(row), worker=row[-2], attempt=row[-1], steps=steps(conn, row[0]))
         for row in _RUNS_OF.all(conn, build_id)
     ]
+
+
+def answer_of(conn: Connection, build_id: int) -> tuple[int, Payload] | None:
+    """What a bot answered, and in which run; the last answer if there are several, None if there is none. Raises NotFound."""
+    row = _ANSWER_OF.one(conn, build_id)
+    if row is not None:
+        return row[0], Payload(row[1], bytes(row[2]))
+    if _STATE.one(conn, build_id) is None:
+        raise _not_found(build_id)
+    return None
 
 
 def _claimed_before(conn: Connection, build_id: int, machine: str) -> int:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from latent.errors import StoreCorrupt
-from latent.model import JSON, BuildRequest, Requirements, Step
+from latent.model import JSON, BuildRequest, Payload, Requirements, Step
 
 T = TypeVar("T")
 
 
 def request_to_json(request: BuildRequest) -> JSON:
     needs = request.requirements
-    return {
+    document: dict[str, JSON] = {
         "builder": request.builder,
         "steps": [step_to_json(step) for step in request.steps],
         "labels": dict(needs.labels),
@@ -24,6 +25,10 @@ def request_to_json(request: BuildRequest) -> JSON:
         "timeout": request.timeout,
         "max_attempts": request.max_attempts,
     }
+    if request.payload is not None:
+        value = base64.b64encode(request.payload.value).decode()
+        document["payload"] = {"type_url": request.payload.type_url, "value": value}
+    return document
 
 
 def request_from_json(document: JSON, what: str) -> BuildRequest:
@@ -88,7 +93,12 @@ def _request(document: Any) -> BuildRequest:
         priority=int(document["priority"]),
         timeout=float(document["timeout"]),
         max_attempts=int(document["max_attempts"]),
+        payload=_payload(document["payload"]) if "payload" in document else None,
     )
+
+
+def _payload(document: Any) -> Payload:
+    return Payload(_string(document["type_url"]), base64.b64decode(document["value"], validate=True))
 
 
 def _step(document: Any) -> Step:

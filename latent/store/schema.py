@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -178,4 +179,13 @@ run_steps = Table(
     Column("exit_code", BigInteger),
     _text("error"),
     Index("uq_run_steps_uuid", "run_id", "uuid", unique=True),
+)
+
+# Apart from the runs, which are read often: an answer may be large.
+answers = Table(
+    "answers",
+    metadata,
+    Column("run_id", Id, ForeignKey("runs.id"), primary_key=True, autoincrement=False),
+    Column("type_url", Text, nullable=False),
+    Column("value", LargeBinary, nullable=False),
 )

@@ -125,6 +125,16 @@ class Api:
             details = await self._controller.build(number)
         return _answer(request, documents.details(details))
 
+    @app.route("/api/v1/builds/<build_id>/answer", methods=["GET"])
+    async def answer(self, request: Request, build_id: str) -> bytes:
+        number = _build_id(build_id)
+        parse.query(request.args, [])
+        found = await self._controller.answer(number)
+        if found is None:
+            remedy = f"only builds with a payload have one, when they are finished: see `latent build {number}`"
+            raise ApiError(404, f"build {number} has no answer", remedy)
+        return _answer(request, documents.answer(*found))
+
     @app.route("/api/v1/builds/<build_id>/logs", methods=["GET"])
     async def logs(self, request: Request, build_id: str) -> bytes:
         number = _build_id(build_id)
@@ -159,13 +169,29 @@ class Api:
         parse.query(request.args, [])
         return _answer(request, {"workers": [documents.worker(worker) for worker in self._controller.workers()]})
 
+    @app.route("/api/v1/workers/<path:name>/pause", methods=["POST"])
+    def pause(self, request: Request, name: str) -> bytes:
+        return self._pause(request, name, True)
+
+    @app.route("/api/v1/workers/<path:name>/unpause", methods=["POST"])
+    def unpause(self, request: Request, name: str) -> bytes:
+        return self._pause(request, name, False)
+
+    def _pause(self, request: Request, name: str, paused: bool) -> bytes:
+        parse.body(_body(request), [])
+        known = {worker.name for worker in self._controller.workers()}
+        if name not in known:
+            raise _no_worker(name, sorted(known))
+        self._controller.pause(name, paused)
+        return _answer(request, documents.worker(next(worker for worker in self._controller.workers() if worker.name == name)))
+
     @app.route("/api/v1/workers/<path:name>/history", methods=["GET"])
     async def history(self, request: Request, name: str) -> bytes:
         limit = parse.whole(parse.query(request.args, ["limit"]), "limit", 100)
         entries = await self._controller.history(name, limit)
         known = [worker.name for worker in self._controller.workers()]
         if not entries and name not in known:
-            raise ApiError(404, f"no worker is called {name!r}", parse.nearest(name, known) + "see `latent workers`")
+            raise _no_worker(name, known)
         return _answer(request, {"worker": name, "entries": [documents.journal_entry(entry) for entry in entries]})
 
     @app.route("/api/v1/health", methods=["GET"])
@@ -229,6 +255,10 @@ def _answer(request: Request, doc: Mapping[str, JSON], code: int = 200) -> bytes
     request.setResponseCode(code)
     request.setHeader("Content-Type", "application/json")
     return json.dumps(doc, default=str).encode() + b"\n"
+
+
+def _no_worker(name: str, known: Sequence[str]) -> ApiError:
+    return ApiError(404, f"no worker is called {name!r}", parse.nearest(name, known) + "see `latent workers`")
 
 
 def _body(request: Request) -> bytes:

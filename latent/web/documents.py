@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 
-from latent.model import JSON, Build, LogLine, Step, StepState
+from latent.model import JSON, Build, LogLine, Payload, Step, StepState
 from latent.web.facade import BuildView, HealthView, JournalView, RunView, WorkerView
 
 
@@ -26,6 +27,7 @@ def build(value: Build) -> dict[str, JSON]:
         "workers": None if workers is None else sorted(workers),
         "properties": dict(request.properties),
         "steps": [step(each) for each in request.steps],
+        "payload": None if request.payload is None else payload(request.payload),
         "submitted_at": value.submitted_at,
         "started_at": value.started_at,
         "ended_at": value.ended_at,
@@ -37,6 +39,16 @@ def step(value: Step) -> dict[str, JSON]:
     """A step as it was asked for. Its environment may hold secrets and stays out."""
     command = value.command if isinstance(value.command, str) else list(value.command)
     return {"name": value.name, "command": command, "workdir": value.workdir, "always_run": value.always_run}
+
+
+def payload(value: Payload) -> dict[str, JSON]:
+    """What a bot is given, by type and size in bytes."""
+    return {"type_url": value.type_url, "size": len(value.value)}
+
+
+def answer(run_id: int, value: Payload) -> dict[str, JSON]:
+    """What a bot answered, its bytes in base64."""
+    return {"run": run_id, "type_url": value.type_url, "value": base64.b64encode(value.value).decode()}
 
 
 def details(value: BuildView) -> dict[str, JSON]:

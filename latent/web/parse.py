@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import difflib
 import json
 import math
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 from attrs import frozen
 
 from latent.errors import LatentError
-from latent.model import INFRASTRUCTURE_ATTEMPTS, JSON, BuildRequest, BuildState, Requirements, Step
+from latent.model import INFRASTRUCTURE_ATTEMPTS, JSON, BuildRequest, BuildState, Payload, Requirements, Step
 
 MAX_NUMBER = 2**31 - 1
 """The largest priority, limit or timeout: what every database takes as an integer."""
@@ -25,6 +26,9 @@ MAX_LIMIT = 10_000
 
 COMMAND_BUILDER = "command"
 """The builder of a build that was submitted as a bare command without a name."""
+
+PAYLOAD_BUILDER = "payload"
+"""The builder of a build that was submitted as a payload without a name."""
 
 
 class ApiError(LatentError):
@@ -46,10 +50,11 @@ class BadRequest(ApiError):
 
 @frozen(kw_only=True)
 class Submission:
-    """What ``POST /builds`` asks for: a ``builder``'s template, or a ``command`` of its own."""
+    """What ``POST /builds`` asks for: a ``builder``'s template, a ``command`` of its own, or a ``payload`` for a bot."""
 
     builder: str | None = None
     command: str | tuple[str, ...] | None = None
+    payload: Payload | None = None
     name: str | None = None
     properties: Mapping[str, JSON]
     labels: Mapping[str, str]
@@ -57,12 +62,13 @@ class Submission:
     timeout: float | None = None
 
     def request(self) -> BuildRequest:
-        """The request of a bare command."""
-        assert self.command is not None
+        """The request of a bare command, or of a payload."""
         given: dict[str, Any] = {} if self.timeout is None else {"timeout": self.timeout}
+        if self.command is not None:
+            given["steps"] = (Step(name=_step_name(self.command), command=self.command),)
         return BuildRequest(
-            builder=self.name or COMMAND_BUILDER,
-            steps=(Step(name=_step_name(self.command), command=self.command),),
+            builder=self.name or (PAYLOAD_BUILDER if self.command is None else COMMAND_BUILDER),
+            payload=self.payload,
             requirements=Requirements(labels=self.labels),
             properties=self.properties,
             priority=self.priority or 0,
@@ -92,16 +98,19 @@ def body(raw: bytes, fields: Iterable[str]) -> dict[str, JSON]:
 
 def submission(raw: bytes) -> Submission:
     """The body of ``POST /builds``."""
-    doc = body(raw, ["builder", "command", "properties", "labels", "priority", "timeout", "name"])
-    builder, command = text(doc, "builder"), _command(doc)
-    if (builder is None) == (command is None):
-        both = "both 'builder' and 'command' are given" if command else "neither 'builder' nor 'command' is given"
-        raise BadRequest(both, "name a builder, or give a command")
+    doc = body(raw, ["builder", "command", "payload", "properties", "labels", "priority", "timeout", "name"])
+    builder, command, payload = text(doc, "builder"), _command(doc), _payload(doc)
+    given = [name for name, value in (("builder", builder), ("command", command), ("payload", payload)) if value is not None]
+    if len(given) != 1:
+        both = " and ".join(map(repr, given))
+        what = f"both {both} are given" if given else "neither 'builder' nor 'command' nor 'payload' is given"
+        raise BadRequest(what, "name a builder, or give a command or a payload")
     if builder is not None and doc.get("name") is not None:
-        raise BadRequest("'name' goes with 'command' only", "leave it out: the builder has a name")
+        raise BadRequest("'name' goes with 'command' or 'payload' only", "leave it out: the builder has a name")
     return Submission(
         builder=builder,
         command=command,
+        payload=payload,
         name=text(doc, "name"),
         properties=_mapping(doc, "properties"),
         labels=_labels(doc),
@@ -230,6 +239,25 @@ def _command(doc: Mapping[str, JSON]) -> str | tuple[str, ...] | None:
     if not words or not words[0].strip() or any("\0" in word for word in words):
         raise BadRequest("'command' is empty or holds a NUL", "give a command line, or a list of strings")
     return tuple(words) if isinstance(value, list) else str(value)
+
+
+def _payload(doc: Mapping[str, JSON]) -> Payload | None:
+    value = doc.get("payload")
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        _wrong("payload", value, "an object with type_url and value")
+    if value.keys() != {"type_url", "value"}:
+        raise BadRequest("'payload' has other fields than type_url and value", "give it these two")
+    type_url = text(value, "type_url")
+    if type_url is None:
+        raise BadRequest("'type_url' is null", "name the type of the payload")
+    if not isinstance(value["value"], str):
+        _wrong("payload.value", value["value"], "a string in base64")
+    try:
+        return Payload(type_url, base64.b64decode(value["value"], validate=True))
+    except ValueError:
+        raise BadRequest("'payload.value' is not base64", "encode the payload's bytes in base64") from None
 
 
 def _step_name(command: str | tuple[str, ...]) -> str:

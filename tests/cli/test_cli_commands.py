@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 
 from latent.cli import wait
 from latent.cli.exits import ExitCode
-from latent.model import Result, RunStatus
+from latent.model import Payload, Result, RunStatus
 from tests.web.fake_controller import NOW, FakeEntry, FakeHealth, FakeWorker
 from tests.web.serving import until
 
@@ -40,12 +40,33 @@ async def test_one_word_is_a_shell_command_line(latent, world):
     assert world.controller.known[1].request.builder == "tail"
 
 
+@ensureDeferred
+async def test_a_payload_goes_as_it_is_and_so_does_its_answer(latent, world, tmp_path):
+    """What is in the file is the payload, byte for byte; the answer is written to a file, or to standard output."""
+    value = bytes(range(256))
+    (tmp_path / "task").write_bytes(value)
+    result = await latent("submit", "--payload", str(tmp_path / "task"), "--type-url", "t/my.Task")
+    assert result.output.splitlines()[0] == "build 1 (payload my.Task) is submitted"
+    assert world.controller.known[1].request.payload == Payload("t/my.Task", value)
+    assert "payload:   t/my.Task (256 bytes)" in (await latent("build", "1")).output
+    none = await latent("build", "1", "--answer", "-")
+    assert (none.exit_code, none.output.splitlines()[0]) == (ExitCode.NOT_FOUND, "latent: build 1 has no answer")
+    world.controller.answers[1] = (100, Payload("t/my.Answer", value[::-1]))
+    result = await latent("build", "1", "--answer", str(tmp_path / "answer"))
+    assert result.output == f"{tmp_path / 'answer'}: 256 bytes, t/my.Answer\n"
+    assert (tmp_path / "answer").read_bytes() == value[::-1]
+    assert (await latent("build", "1", "--answer", "-")).stdout_bytes == value[::-1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["submit"], "give a BUILDER, or a command after --"),
         (["submit", "tests", "--", "x"], "not both"),
         (["submit", "--"], "there is no command after --"),
+        (["submit", "tests", "--payload", "-", "--type-url", "t"], "not both"),
+        (["submit", "--payload", "-"], "--payload and --type-url go together"),
+        (["submit", "tests", "--type-url", "t"], "--payload and --type-url go together"),
         (["submit", "tests", "-p", "novalue"], "'novalue' is not NAME=VALUE"),
         (["submit", "tests", "-l", "a=1", "-l", "a=2"], "'a' is given twice"),
         (["submit", "a", "b"], "unexpected extra argument"),
@@ -235,6 +256,16 @@ async def test_history_is_told_in_order(latent, world):
     assert said[0] == "TIME ATTEMPT EVENT STATE DETAIL"
     assert [line.split(" ", 2)[2] for line in said[1:]] == ["1 Substantiate X build=1", "1 Started Y"]
     assert (await latent("history", "c")).exit_code == ExitCode.NOT_FOUND
+
+
+@ensureDeferred
+async def test_a_worker_is_paused_and_taken_back(latent, world):
+    """Both commands show the worker; an unknown one is not found."""
+    world.controller.worker_list = [FakeWorker(name="a/b")]
+    assert lines(await latent("pause", "a/b"))[1].endswith("paused; paused")
+    assert world.controller.worker_list[0].paused
+    assert json.loads((await latent("unpause", "a/b", "--json")).output)["paused"] is False
+    assert (await latent("pause", "c")).exit_code == ExitCode.NOT_FOUND
 
 
 @ensureDeferred

@@ -13,6 +13,7 @@ from latent.model import (
     BuildRequest,
     BuildState,
     LeaseState,
+    Payload,
     Requirements,
     Result,
     RunStatus,
@@ -60,7 +61,7 @@ def pending(deferred: Deferred[Any]) -> bool:
     return not deferred.called
 
 
-def finish(conn: Any, run_id: int, *, requeue: bool = False, at: float = 9.0) -> None:
+def finish(conn: Any, run_id: int, *, requeue: bool = False, at: float = 9.0, answer: Payload | None = None) -> None:
     """End a run: well or, with ``requeue``, interrupted, with its build to be tried again."""
     builds.finish(
         conn,
@@ -74,4 +75,5 @@ def finish(conn: Any, run_id: int, *, requeue: bool = False, at: float = 9.0) ->
         build_state=BuildState.QUEUED if requeue else BuildState.FINISHED,
         build_result=None if requeue else Result.SUCCESS,
         reason="its agent is gone" if requeue else "all steps succeeded",
+        answer=answer,
     )

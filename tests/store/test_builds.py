@@ -13,6 +13,7 @@ from latent.model import (
     Build,
     BuildState,
     LeaseState,
+    Payload,
     Result,
     Run,
     RunStatus,
@@ -189,6 +190,22 @@ def test_a_run_ends_once(conn: Any) -> None:
     assert builds.runs_of(conn, build.id)[0].run.status is RunStatus.INTERRUPTED
     with pytest.raises(RunNotFound):
         finish(conn, 99)
+
+
+def test_an_answer_is_stored_with_the_run(conn: Any) -> None:
+    """Once, with the end that counted; the last run's answer is the build's."""
+    build = submit(conn, steps=(), payload=Payload("t/Task", bytes(range(256))))
+    assert builds.get(conn, build.id).request.payload == build.request.payload
+    assert builds.answer_of(conn, build.id) is None
+    first = claim(conn, build)
+    finish(conn, first, requeue=True, answer=Payload("t/Partial", b""))
+    finish(conn, first, answer=Payload("t/Late", b"no"))
+    assert builds.answer_of(conn, build.id) == (first, Payload("t/Partial", b""))
+    second = claim(conn, build)
+    finish(conn, second, answer=Payload("t/Answer", b"\0\xff"))
+    assert builds.answer_of(conn, build.id) == (second, Payload("t/Answer", b"\0\xff"))
+    with pytest.raises(NotFound):
+        builds.answer_of(conn, 99)
 
 
 def test_a_build_without_a_run_is_ended(conn: Any) -> None:

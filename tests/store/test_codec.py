@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latent.errors import StoreCorrupt
-from latent.model import BuildRequest, Requirements, Run, RunStatus, Step
+from latent.model import BuildRequest, Payload, Requirements, Run, RunStatus, Step
 from latent.store.codec import request_from_json, request_to_json, step_from_json, step_to_json
 from latent.store.runs import from_json, to_json
 from tests.store.helpers import REQUEST
@@ -57,7 +57,17 @@ RUNS = st.builds(
 )
 
 
-@given(REQUESTS)
+PAYLOADS = st.builds(
+    BuildRequest, builder=st.text(), payload=st.builds(Payload, type_url=st.text(), value=st.binary(max_size=100))
+)
+
+
+def test_a_build_has_steps_or_a_payload() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        BuildRequest(builder="b", steps=REQUEST.steps, payload=Payload("t", b""))
+
+
+@given(REQUESTS | PAYLOADS)
 def test_a_request_comes_back_as_it_was(request: BuildRequest) -> None:
     assert request_from_json(json.loads(json.dumps(request_to_json(request))), "it") == request
 
@@ -71,6 +81,9 @@ def test_a_request_comes_back_as_it_was(request: BuildRequest) -> None:
         ({"labels": {"a": 1}}, "1 should be a string"),
         ({"properties": []}, r"\[\] should be an object"),
         ({"timeout": "soon"}, "could not convert"),
+        ({"payload": {"type_url": "t", "value": "AA=="}}, "steps or a payload, not both"),
+        ({"steps": [], "payload": {"type_url": "t", "value": "é"}}, "ASCII"),
+        ({"steps": [], "payload": {"type_url": "t"}}, "it has no 'value'"),
     ],
 )
 def test_a_damaged_request_is_refused(change: dict[str, object], message: str) -> None:

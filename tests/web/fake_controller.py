@@ -14,6 +14,7 @@ from latent.model import (
     BuildRequest,
     BuildState,
     LogLine,
+    Payload,
     Requirements,
     Result,
     Run,
@@ -87,6 +88,7 @@ class FakeController:
     worker_list: list[FakeWorker] = field(factory=list)
     health_list: list[FakeHealth] = field(factory=list)
     entries: dict[str, list[FakeEntry]] = field(factory=dict)
+    answers: dict[int, tuple[int, Payload]] = field(factory=dict)
     templates: dict[str, object] = field(factory=dict)
     waiting: list[tuple[int, Deferred[Any]]] = field(factory=list)
     listening: list[tuple[int, Deferred[Any]]] = field(factory=list)
@@ -130,6 +132,10 @@ class FakeController:
     def workers(self) -> list[FakeWorker]:
         return self.worker_list
 
+    def pause(self, worker: str, paused: bool) -> None:
+        found = next(known for known in self.worker_list if known.name == worker)
+        found.paused, found.reason = paused, "paused" if paused else ""
+
     def health(self) -> list[FakeHealth]:
         return self.health_list
 
@@ -158,6 +164,10 @@ class FakeController:
             priority=priority or 0,
             timeout=timeout or 3600.0,
         )
+
+    async def answer(self, build_id: int) -> tuple[int, Payload] | None:
+        self._get(build_id)
+        return self.answers.get(build_id)
 
     async def log(self, build_id: int, run_id: int | None, offset: int) -> tuple[Sequence[LogLine], int, bool]:
         self._get(build_id)

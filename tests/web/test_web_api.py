@@ -7,7 +7,7 @@ import json
 import pytest
 from pytest_twisted import ensureDeferred
 
-from latent.model import Result, Step
+from latent.model import Payload, Result, Step
 from latent.web.service import MAX_BODY
 from tests.web.fake_controller import NOW, FakeEntry, FakeHealth, FakeWorker
 from tests.web.serving import until
@@ -34,6 +34,22 @@ async def test_a_builder_becomes_a_build(world):
     answer = await world.call("POST", "/builds", json={"builder": "tests", "properties": {"branch": "main"}})
     assert answer.status_code == 201
     assert answer.json()["properties"] == {"branch": "main"}
+
+
+@ensureDeferred
+async def test_a_payload_becomes_a_build(world):
+    """A payload is a build without steps; the build tells its type and size, and its answer can be fetched once there is one."""
+    body = {"payload": {"type_url": "t/my.Task", "value": "AP8="}, "labels": {"os": "linux"}, "name": "compile"}
+    answer = await world.call("POST", "/builds", json=body)
+    assert answer.status_code == 201
+    assert (answer.json()["payload"], answer.json()["steps"]) == ({"type_url": "t/my.Task", "size": 2}, [])
+    request = world.controller.known[1].request
+    assert (request.payload, request.steps, request.builder) == (Payload("t/my.Task", b"\x00\xff"), (), "compile")
+    answer = await world.call("GET", "/builds/1/answer")
+    assert (answer.status_code, answer.json()["error"]) == (404, "build 1 has no answer")
+    world.controller.answers[1] = (7, Payload("t/my.Answer", b"\xfe"))
+    assert (await world.call("GET", "/builds/1/answer")).json() == {"run": 7, "type_url": "t/my.Answer", "value": "/g=="}
+    assert (await world.call("GET", "/builds/2/answer")).status_code == 404
 
 
 @ensureDeferred
@@ -66,7 +82,7 @@ async def test_a_template_that_can_not_be_rendered_is_refused(world):
         (b"[]", "the body is a list"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"command": "x", "priority": NaN}', "NaN"),
-        (b"{}", "neither 'builder' nor 'command'"),
+        (b"{}", "neither 'builder' nor 'command' nor 'payload'"),
         (b'{"command": "x", "builder": "y"}', "both 'builder' and 'command'"),
         (b'{"command": "x", "prioritee": 1}', "unknown field 'prioritee'"),
         (b'{"command": 7}', "'command' is a number"),
@@ -83,7 +99,12 @@ async def test_a_template_that_can_not_be_rendered_is_refused(world):
         (b'{"command": "x", "timeout": 0}', "'timeout' is out of range"),
         (b'{"command": "x", "timeout": "1h"}', "'timeout' is a string"),
         (b'{"command": "x", "name": ""}', "'name' is empty"),
-        (b'{"builder": "x", "name": "y"}', "'name' goes with 'command' only"),
+        (b'{"builder": "x", "name": "y"}', "'name' goes with 'command' or 'payload' only"),
+        (b'{"payload": 7}', "'payload' is a number"),
+        (b'{"payload": {"type_url": "t"}}', "other fields than type_url and value"),
+        (b'{"payload": {"type_url": "t", "value": "%"}}', "'payload.value' is not base64"),
+        (b'{"payload": {"type_url": null, "value": ""}}', "'type_url' is null"),
+        (b'{"payload": {"type_url": "t", "value": ""}, "command": "x"}', "both 'command' and 'payload'"),
     ],
 )
 @ensureDeferred
@@ -211,6 +232,17 @@ async def test_workers_health_and_history_are_shown(world):
     assert [(entry["event"], entry["state"]) for entry in history["entries"]] == [("Wanted", "X")]
     status = (await world.call("GET", "/status")).json()
     assert (status["healthy"], status["workers"]) == (False, {"NOT_SUBSTANTIATED": 1})
+
+
+@ensureDeferred
+async def test_a_worker_is_paused_and_taken_back(world):
+    """Both answer with the worker as it is now; one that nobody knows is 404."""
+    world.controller.worker_list = [FakeWorker(name="a/b")]
+    paused = (await world.call("POST", "/workers/a%2Fb/pause")).json()
+    assert (paused["name"], paused["paused"], paused["reason"]) == ("a/b", True, "paused")
+    assert (await world.call("POST", "/workers/a%2Fb/unpause")).json()["paused"] is False
+    answer = await world.call("POST", "/workers/a/pause")
+    assert (answer.status_code, answer.json()["error"]) == (404, "no worker is called 'a'")
 
 
 @ensureDeferred
