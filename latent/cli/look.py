@@ -86,7 +86,7 @@ def show_workers(screen: Screen, found: list[dict[str, Any]], now: float) -> Non
 def _note(worker: dict[str, Any], now: float) -> str:
     until = worker["quarantined_until"]
     parts = [
-        "paused" if worker["paused"] else "",
+        "paused" if worker["paused"] and worker["reason"] != "paused" else "",
         f"backs off for {words.duration(until - now, whole=True)}" if until is not None and until > now else "",
         worker["reason"],
     ]
