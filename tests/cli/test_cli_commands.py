@@ -262,7 +262,7 @@ async def test_history_is_told_in_order(latent, world):
 async def test_a_worker_is_paused_and_taken_back(latent, world):
     """Both commands show the worker; an unknown one is not found."""
     world.controller.worker_list = [FakeWorker(name="a/b")]
-    assert lines(await latent("pause", "a/b"))[1].endswith("paused; paused")
+    assert lines(await latent("pause", "a/b"))[1].endswith(" paused")
     assert world.controller.worker_list[0].paused
     assert json.loads((await latent("unpause", "a/b", "--json")).output)["paused"] is False
     assert (await latent("pause", "c")).exit_code == ExitCode.NOT_FOUND
