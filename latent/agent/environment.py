@@ -13,9 +13,13 @@ INHERITED = frozenset({"LATENT_INSTANCE"})
 """The variables of ours that steps get as the agent got them: by LATENT_INSTANCE an instance's processes are found and ended."""
 
 
+SECRETS = frozenset({"WORKERPASS", "WOODPECKER_AGENT_SECRET"})
+"""What an instance is told for agents of other kinds: the same token."""
+
+
 def step_environment(environ: Mapping[str, str], planned: PlannedStep, folder: Path, mark: str) -> dict[str, str]:
     """``mark``: see `latent.agent.guard`. Nothing else whose name begins with LATENT_ is passed on: the token is among them."""
-    env = {name: value for name, value in environ.items() if not name.startswith("LATENT_")}
+    env = {name: value for name, value in environ.items() if not name.startswith("LATENT_") and name not in SECRETS}
     if env.get(FORK_SUPPORT_VARIABLE) == "0" and INHERITED_FORK_SUPPORT is None:
         del env[FORK_SUPPORT_VARIABLE]
     env.update(planned.env)

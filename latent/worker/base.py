@@ -165,6 +165,21 @@ class AbstractLatentWorker(AbstractWorker):
             "WORKERPASS": enrolment.agent_token,
         }
 
+    def woodpecker_environment(self) -> dict[str, str]:
+        """The variables by which a stock Woodpecker agent attaches as this attempt, through the same gateway as `latent-agent`.
+
+        PluginError outside an attempt; LatentWorkerConfigurationError when the controller does not speak the agent's protocol.
+        """
+        told = self.agent_environment()
+        return {
+            "WOODPECKER_SERVER": told["LATENT_SERVER"],
+            "WOODPECKER_AGENT_SECRET": told["LATENT_TOKEN"],
+            "WOODPECKER_HOSTNAME": told["LATENT_WORKER"],
+            "WOODPECKER_MAX_WORKFLOWS": str(self.max_builds),
+            # Steps are command lines, not images.
+            "WOODPECKER_BACKEND": "local",
+        }
+
     def getRandomPass(self) -> str:
         """The attempt's agent token: the same while the instance is up. PluginError outside an attempt."""
         return enrolled(self, "getRandomPass").agent_token

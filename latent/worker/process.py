@@ -205,7 +205,7 @@ class ProcessLatentWorker(AbstractLatentWorker):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LATENT_")}
         return {
             **inherited,
-            **self._stock_environment(),
+            **self._stock_environment(directory),
             **self.agent_environment(),
             processes.MARKER: marker,
             processes.DIRECTORY: str(directory),
@@ -215,10 +215,18 @@ class ProcessLatentWorker(AbstractLatentWorker):
             "GRPC_ENABLE_FORK_SUPPORT": "0",
         }
 
-    def _stock_environment(self) -> dict[str, str]:
-        """What ``command`` needs to be a `buildbot-worker`, if the controller speaks to those."""
+    def _stock_environment(self, directory: Path) -> dict[str, str]:
+        """What ``command`` needs to be a Woodpecker agent, or a `buildbot-worker` if the controller speaks to those."""
+        variables = {
+            **self.woodpecker_environment(),
+            # Else all of them would keep their session's number in the same place, and answer health checks on the same port.
+            "WOODPECKER_AGENT_CONFIG_FILE": str(directory / "woodpecker-agent.json"),
+            "WOODPECKER_HEALTHCHECK": "false",
+        }
         spoken = enrolled(self, "its environment").servers
-        return self.buildbot_environment() if any(name in spoken for name in BUILDBOT_PROTOCOLS) else {}
+        if any(name in spoken for name in BUILDBOT_PROTOCOLS):
+            variables |= self.buildbot_environment()
+        return variables
 
     def _marker(self) -> str:
         enrolment = enrolled(self, "its identity")

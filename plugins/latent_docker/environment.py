@@ -10,7 +10,7 @@ from latent.worker import AbstractLatentWorker
 
 
 def agent_variables(worker: AbstractLatentWorker, master: str | None, protocol: str) -> dict[str, str]:
-    """Those of `latent-agent`, and those that Buildbot's own worker image reads.
+    """Those of `latent-agent`, those of a Woodpecker agent, and those that Buildbot's own worker image reads.
 
     ``master``: the controller's name as containers reach it, and a port for Buildbot's protocol if it has one. Raises
     LatentWorkerConfigurationError when the controller speaks neither protocol.
@@ -19,9 +19,10 @@ def agent_variables(worker: AbstractLatentWorker, master: str | None, protocol: 
     host, port = _split(master) if master else ("", "")
     variables: dict[str, str] = {}
     if "peer" in servers:
-        variables = worker.agent_environment()
+        variables = {**worker.agent_environment(), **worker.woodpecker_environment()}
         if host:
-            variables["LATENT_SERVER"] = f"{_bracketed(host)}:{_split(servers['peer'])[1]}"
+            peer = f"{_bracketed(host)}:{_split(servers['peer'])[1]}"
+            variables |= {"LATENT_SERVER": peer, "WOODPECKER_SERVER": peer}
         variables["LATENT_CAPACITY"] = str(worker.max_builds)
         # gRPC's handlers around fork() kill children of programs that also start processes.
         variables["GRPC_ENABLE_FORK_SUPPORT"] = "0"

@@ -124,7 +124,7 @@ def worker_with(servers: Mapping[str, str], **keywords: Any) -> DockerLatentWork
 
 
 def test_variables() -> None:
-    """A container has what latent-agent reads, and what Buildbot's worker image reads, with the attempt's own password."""
+    """A container has what latent-agent, a Woodpecker agent and Buildbot's worker image read, with the attempt's own password."""
     servers = {"peer": "ci.example:9990", "pb": "ci.example:9989"}
     assert worker_with(servers, max_builds=2).createEnvironment() == {
         "LATENT_SERVER": "ci.example:9990",
@@ -133,6 +133,11 @@ def test_variables() -> None:
         "LATENT_ATTEMPT": "3",
         "LATENT_CAPACITY": "2",
         "GRPC_ENABLE_FORK_SUPPORT": "0",
+        "WOODPECKER_SERVER": "ci.example:9990",
+        "WOODPECKER_AGENT_SECRET": "secret-w-3",
+        "WOODPECKER_HOSTNAME": "w",
+        "WOODPECKER_MAX_WORKFLOWS": "2",
+        "WOODPECKER_BACKEND": "local",
         "BUILDMASTER": "ci.example",
         "BUILDMASTER_PORT": "9989",
         "BUILDMASTER_PROTOCOL": "pb",
@@ -156,7 +161,7 @@ def test_master_name() -> None:
     variables = worker_with(servers, masterFQDN="outside:77").createEnvironment()
     assert (variables["LATENT_SERVER"], variables["BUILDMASTER"], variables["BUILDMASTER_PORT"]) == ("outside:1", "outside", "77")
     variables = worker_with({"peer": "[::1]:1"}, masterFQDN="fd00::5").createEnvironment()
-    assert variables["LATENT_SERVER"] == "[fd00::5]:1"
+    assert variables["LATENT_SERVER"] == variables["WOODPECKER_SERVER"] == "[fd00::5]:1"
 
 
 def test_one_gateway_is_enough() -> None:

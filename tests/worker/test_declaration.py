@@ -386,6 +386,24 @@ def test_agent_environment() -> None:
         made.agent_environment()
 
 
+def test_woodpecker_environment() -> None:
+    """A Woodpecker agent gets the same address and token under its own names."""
+    made = Idle("w1", max_builds=3)
+    with pytest.raises(PluginError, match="outside an attempt"):
+        made.woodpecker_environment()
+    made.enrolment = enrolment("w1", 7)
+    assert made.woodpecker_environment() == {
+        "WOODPECKER_SERVER": "127.0.0.1:9989",
+        "WOODPECKER_AGENT_SECRET": "secret-w1-7",
+        "WOODPECKER_HOSTNAME": "w1",
+        "WOODPECKER_MAX_WORKFLOWS": "3",
+        "WOODPECKER_BACKEND": "local",
+    }
+    made.enrolment = Enrolment(Attempt("w1", 1), "c", "i", "t", {})
+    with pytest.raises(LatentWorkerConfigurationError, match="no gateway listens"):
+        made.woodpecker_environment()
+
+
 def test_buildbot_environment() -> None:
     """A stock agent gets what Buildbot's image reads, for the protocol that is wanted or the first that is spoken."""
     made = Idle("w1")

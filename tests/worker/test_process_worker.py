@@ -83,6 +83,8 @@ async def test_start_and_stop(make: Make, ear: Ear, tmp_path: Path) -> None:
     assert environment["LATENT_TOKEN"] == "secret-w1-1"
     assert (environment["LATENT_CAPACITY"], environment["LATENT_ORPHAN_TIMEOUT"]) == ("3", "60")
     assert environment["GRPC_ENABLE_FORK_SUPPORT"] == "0"
+    assert environment["WOODPECKER_AGENT_SECRET"] == "secret-w1-1"
+    assert environment["WOODPECKER_AGENT_CONFIG_FILE"].startswith(environment["LATENT_INSTANCE_DIR"])
     assert os.getsid(agent.pid) == agent.pid
     directory = Path(agent.cwd())
     assert directory.parent == tmp_path / "instances"

@@ -18,7 +18,7 @@ ORPHAN_GRACE = 300.0
 CANNOT_RUN = 126
 """Exit code of a step that could not be started, as a shell has it."""
 
-SECRETS = ("WORKERPASS", "LATENT_TOKEN", "LATENT_SERVER")
+SECRETS = ("WORKERPASS", "LATENT_TOKEN", "LATENT_SERVER", "WOODPECKER_AGENT_SECRET")
 """Variables of the agent's that its steps do not get."""
 
 _SHELL = 'if command -v bash >/dev/null 2>&1; then exec bash -e -c "$0"; else exec /bin/sh -e -c "$0"; fi'
