@@ -86,12 +86,13 @@ async def test_a_program_that_can_not_be_started_fails_its_step(gateway, world, 
 @on_loop
 async def test_the_environment_of_a_step(gateway, world, tmp_path):
     """The agent's, without its secrets; the build's; the step's own; and the mark of the instance, which nobody can change."""
-    names = "LATENT_TOKEN LATENT_SERVER LATENT_SECRET_THING LATENT_BUILD_ID LATENT_RUN_ID LATENT_WORKER LATENT_ATTEMPT"
+    names = "WOODPECKER_AGENT_SECRET LATENT_TOKEN LATENT_SERVER LATENT_SECRET_THING LATENT_BUILD_ID LATENT_RUN_ID LATENT_WORKER LATENT_ATTEMPT"
     command = f"for n in {names} LATENT_INSTANCE OURS MINE CI_REPO GRPC_ENABLE_FORK_SUPPORT; do echo $n=${{!n-unset}}; done"
     run = world.submit(command, env={"MINE": "step", "LATENT_INSTANCE": "forged"})
     environ = {
         "PATH": os.environ["PATH"],
         "LATENT_TOKEN": "secret",
+        "WOODPECKER_AGENT_SECRET": "secret",
         "LATENT_SECRET_THING": "secret",
         "LATENT_INSTANCE": "i-1",
         "OURS": "agent",
@@ -100,6 +101,7 @@ async def test_the_environment_of_a_step(gateway, world, tmp_path):
     async with running(gateway, tmp_path, environ):
         await twisted(run.over)
     assert run.texts() == [
+        "WOODPECKER_AGENT_SECRET=unset",
         "LATENT_TOKEN=unset",
         "LATENT_SERVER=unset",
         "LATENT_SECRET_THING=unset",
