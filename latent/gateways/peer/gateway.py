@@ -7,7 +7,6 @@ is malformed is answered with a status that says so.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,30 +17,16 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from latent.controller.clock import Clock
-from latent.errors import ConfigError
 from latent.gateways.peer.handlers import Handlers
 from latent.gateways.peer.ports import Dispatcher, Sessions
 from latent.gateways.peer.refusal import Code, Refusal, refusal, starting, stopping
 from latent.gateways.peer.tokens import Tokens
+from latent.gateways.rpc.listening import OPTIONS, check_free, listen
 from latent.wire import calls
 
 log = Logger()
 
 LONGEST_WAIT = 600.0
-
-OPTIONS = (
-    ("grpc.so_reuseport", 0),  # else a second controller shares the port and takes half of the agents
-    ("grpc.max_receive_message_length", calls.MAX_MESSAGE),
-    ("grpc.max_send_message_length", calls.MAX_MESSAGE),
-    ("grpc.server.max_pending_requests", 100_000),  # else a burst of 2,000 calls sees CANCELLED
-    ("grpc.server.max_pending_requests_hard_limit", 100_000),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-    ("grpc.http2.max_ping_strikes", 0),  # stock agents ping as often as they are told to; never cut them off for it
-)
 
 
 class PeerGateway:
@@ -77,7 +62,7 @@ class PeerGateway:
         ``held``: until `open` is called, agents are told to try again: the sessions that they belong to are not back yet.
         """
         self._held = held
-        check_free(self.bind)
+        check_free("peer", self.bind)
         await Deferred.fromFuture(asyncio.ensure_future(self._start()))
         log.info("peer: listening on {bind}, port {port}", bind=self.bind, port=self.port)
 
@@ -95,10 +80,7 @@ class PeerGateway:
     async def _start(self) -> None:
         server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers(self._services())
-        try:
-            port = server.add_insecure_port(self.bind)
-        except RuntimeError as error:
-            raise ConfigError(f"peer: can't listen on {self.bind} ({error}); {REMEDY}") from None
+        port = listen(server, "peer", self.bind)
         await server.start()
         self._server, self.port = server, port
 
@@ -162,22 +144,3 @@ class PeerGateway:
         if handler is None:
             return await self._handlers.auth(request)
         return await handler(caller, request)
-
-
-REMEDY = "stop the program that uses the port, or choose another in c['protocols']['peer']"
-
-
-def check_free(bind: str) -> None:
-    """Raise ConfigError unless ``bind`` is an address that can be listened on. gRPC itself does not say why it can't."""
-    host, _, port = bind.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"peer: {bind!r} is not an address; write host:port, as in 127.0.0.1:9989")
-    host = host.removeprefix("[").removesuffix("]")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
-    except OSError as error:
-        raise ConfigError(f"peer: can't listen on {bind} ({error.strerror or error}); {REMEDY}") from None
