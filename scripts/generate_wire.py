@@ -16,22 +16,39 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PROTOS = ("latent/wire/peer.proto",)
+PEER = "latent/wire/peer.proto"
+BOTS = tuple(f"latent/wire/{name}.proto" for name in ("bots", "execution", "semver", "status"))
+"""Messages that other packages may have under the same names: their descriptors go into `latent.wire.pool`."""
+
+DEFAULT_POOL = "_descriptor_pool.Default()"
+IMPORT_POOL = "from google.protobuf import descriptor_pool as _descriptor_pool\n"
 TOOLS = "1.71."
 STUB_HEADER = '# mypy: disable-error-code="type-arg"\n'
 """protoc's stubs write a bare Mapping, which mypy --strict takes amiss."""
 
 
 def generate(target: Path) -> dict[str, str]:
-    """What protoc makes of PROTOS in the folder ``target``: path relative to the repository -> text."""
+    """What protoc makes of the .proto files in the folder ``target``: path relative to the repository -> text."""
     from grpc_tools import protoc
 
+    well_known = Path(protoc.__file__).parent / "_proto"
     # With the repository as the only search path, the imports in the generated code are absolute (latent.wire.peer_pb2).
-    arguments = ["protoc", f"-I{ROOT}", f"--python_out={target}", f"--pyi_out={target}", f"--grpc_python_out={target}", *PROTOS]
-    if protoc.main(arguments) != 0:
-        sys.exit("protoc refused a .proto file; its message is above")
+    common = ["protoc", f"-I{ROOT}", f"-I{well_known}", f"--python_out={target}", f"--pyi_out={target}"]
+    for arguments in ([*common, f"--grpc_python_out={target}", PEER], [*common, *BOTS]):
+        if protoc.main(arguments) != 0:
+            sys.exit("protoc refused a .proto file; its message is above")
     made = {path.relative_to(target).as_posix(): path.read_text() for path in sorted(target.rglob("*_pb2*.py*"))}
-    return {name: STUB_HEADER + text if name.endswith(".pyi") else text for name, text in made.items()}
+    return {name: _adapted(name, text) for name, text in made.items()}
+
+
+def _adapted(name: str, text: str) -> str:
+    if name.endswith(".pyi"):
+        return STUB_HEADER + text
+    if name.replace("_pb2.py", ".proto") not in BOTS:
+        return text
+    if text.count(DEFAULT_POOL) != 1 or text.count(IMPORT_POOL) != 1:
+        sys.exit(f"{name} is not generated as it was: see how it gets its pool")
+    return text.replace(IMPORT_POOL, "from latent.wire.pool import POOL\n").replace(DEFAULT_POOL, "POOL")
 
 
 def main() -> int:
