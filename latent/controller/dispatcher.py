@@ -7,15 +7,14 @@ answered when it is on disk.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from latent.controller.aftermath import Aftermath, lost_run
 from latent.controller.clock import Alarm, Clock
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.queue import BuildQueue
@@ -23,7 +22,7 @@ from latent.controller.roster import Roster
 from latent.controller.sessions import Session, Sessions
 from latent.core import events as ev
 from latent.core import leasing
-from latent.errors import NotYourRun, StoreError
+from latent.errors import NotYourRun, ProtocolError, StoreError
 from latent.model import (
     Attempt,
     Build,
@@ -42,9 +41,6 @@ from latent.worker.build import WorkerBuild
 from latent.worker.properties import Properties
 
 log = Logger()
-
-LOG_GRACE = 300.0
-"""Seconds after the end of a run in which its agent may still send log lines."""
 
 
 @define(eq=False)
@@ -71,13 +67,6 @@ class LiveRun:
         return str(self.id)
 
 
-@define(eq=False)
-class _Ended:
-    session: int | None
-    worker: str
-    at: float
-
-
 class Dispatcher:
     """``lease_seconds``: how long a lease holds without being renewed. ``poke`` is called when a new plan may be worth making."""
 
@@ -97,8 +86,7 @@ class Dispatcher:
         self._runs: dict[int, LiveRun] = {}
         self._of_worker: dict[str, set[int]] = {}
         self._of_build: dict[int, LiveRun] = {}
-        self._ended: OrderedDict[int, _Ended] = OrderedDict()
-        self._sweeper = Alarm(clock, self._sweep)
+        self._aftermath = Aftermath(store, clock)
         self._log_watchers: dict[int, list[Deferred[None]]] = {}
 
     # --- what the planner and the service ask --------------------------------------------------------------------------------
@@ -139,7 +127,7 @@ class Dispatcher:
     def offer(self, run: LiveRun) -> None:
         """The worker's instance is there: put the lease before its session."""
         session = self.sessions.of_worker(run.worker)
-        if session is None:
+        if session is None or session.leaving:
             self._change(run, leasing.SessionLost("its agent went away before it was given the build"))
             return
         # What the claim took to be the attempt may have gone before its instance was there.
@@ -232,12 +220,25 @@ class Dispatcher:
                 self._change(run, leasing.SessionLost(reason))
                 self._blame_if_not_begun(run, reason)
 
+    def session_leaves(self, session: Session, reason: str) -> bool:
+        """What it has not begun is given back, what runs goes on; whether anything runs."""
+        for run in self.runs_of(session.worker):
+            if run.state.session == session.id and run.state.lease is LeaseState.PENDING:
+                self._change(run, leasing.SessionLost(reason))
+        return self.is_busy(session)
+
+    def is_busy(self, session: Session) -> bool:
+        """Whether it has a run."""
+        return any(run.state.session == session.id for run in self.runs_of(session.worker))
+
     def next_lease(self, session: Session) -> Deferred[Lease]:
-        """A lease for the session, when there is one. Cancelling takes nothing.
+        """A lease for the session, when there is one. Cancelling takes nothing. Fails with ProtocolError once its agent leaves.
 
         A session that runs one build at a time and asks again without having begun did not get the answer: it is given again.
         """
         self.sessions.touch(session)
+        if session.leaving:
+            return fail(ProtocolError(f"session {session.id} takes no more builds: {session.leaving}"))
         if session.capacity == 1:
             for run in self.runs_of(session.worker):
                 if run.state.session == session.id and run.delivered and run.state.lease is LeaseState.PENDING:
@@ -324,21 +325,20 @@ class Dispatcher:
     def cancelled(self, session: Session, run_id: int) -> Deferred[bool]:
         """True once a cancellation is asked for, False once the run is over or if nobody knows it.
 
-        Raises NotYourRun (in the Deferred) when another session holds it.
+        Raises NotYourRun (in the Deferred) when another session holds it, or when this one has lost it or loses it now: its agent
+        is to stop, though nobody cancelled.
         """
         self.sessions.touch(session)
         run = self._runs.get(run_id)
         if run is None:
-            return succeed(False)
-        waiter: Deferred[bool] = Deferred(run.watchers.remove)
+            return self._aftermath.cancelled(session, run_id)
         try:
             self._owned(session, run_id)
         except NotYourRun as error:
-            waiter = Deferred()
-            waiter.errback(error)
-            return waiter
+            return fail(error)
         if run.state.cancelled is not None:
             return succeed(True)
+        waiter: Deferred[bool] = Deferred(run.watchers.remove)
         run.watchers.append(waiter)
         return waiter
 
@@ -363,15 +363,8 @@ class Dispatcher:
             self._owned(session, run_id)
             return
         self.sessions.touch(session)
-        ended = self._ended.get(run_id)
-        if ended is not None:
-            if ended.session == session.id and ended.worker == session.worker:
-                return
-        elif session.id == await self._store.read(
-            lambda conn: rows.session_of_ended(conn, run_id, self._clock.seconds() - LOG_GRACE)
-        ):
-            return
-        raise NotYourRun(f"run {run_id} is over, or never was this session's")
+        if not await self._aftermath.belonged(session, run_id):
+            raise NotYourRun(f"run {run_id} is over, or never was this session's")
 
     # --- the machine's shell -------------------------------------------------------------------------------------------------
 
@@ -410,10 +403,9 @@ class Dispatcher:
         del self._runs[run.id]
         del self._of_build[run.build.id]
         self._of_worker[run.worker].discard(run.id)
-        self._ended[run.id] = _Ended(run.state.session, run.worker, now)
-        if not self._sweeper.armed:  # else it would be put off by each that ends
-            self._sweeper.set(now + LOG_GRACE)
         cancelled = run.state.cancelled is not None
+        lost = "" if cancelled or isinstance(event, leasing.Finished) else over.reason
+        self._aftermath.add(run.id, run.state.session, run.worker, lost)
         result = over.result
         if result is None and run.build.cancel_requested and not run.state.requeue:
             result = Result.CANCELLED
@@ -441,7 +433,10 @@ class Dispatcher:
 
         def on_disk(_: object) -> None:
             for watcher in _drained(run.watchers):
-                watcher.callback(cancelled)
+                if lost:
+                    watcher.errback(lost_run(run.id, lost))
+                else:
+                    watcher.callback(cancelled)
             for waiter in (*self._log_watchers.pop(run.id, []), *run.over):
                 waiter.callback(None)
             if result is not None:
@@ -468,22 +463,8 @@ class Dispatcher:
         watchers.append(watcher)
         return watcher
 
-    def _sweep(self) -> None:
-        """Runs whose agents may send no more lines: their logs are closed and compressed."""
-        now = self._clock.seconds()
-        while self._ended:
-            run_id, ended = next(iter(self._ended.items()))
-            if now - ended.at < LOG_GRACE:
-                self._sweeper.set(ended.at + LOG_GRACE)
-                return
-            del self._ended[run_id]
-            self._store.finish_log(run_id).addErrback(self._log_not_finished, run_id)
-
-    def _log_not_finished(self, failure: Failure, run_id: int) -> None:
-        log.failure("the log of run {run} could not be compressed", failure, run=run_id)
-
     def stop(self) -> None:
-        self._sweeper.set(None)
+        self._aftermath.stop()
         for run in self._runs.values():
             run.alarm.set(None)
         self.sessions.stop()

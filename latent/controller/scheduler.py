@@ -117,10 +117,12 @@ class Scheduler:
 
     def _seat(self, post: Post, offer: Offer) -> Seat:
         limit = post.plugin.max_builds or 1
+        leaving = ""
         if (agent := self._dispatcher.sessions.of_worker(post.name)) is not None:
             limit = min(limit, agent.capacity)
+            leaving = agent.leaving
         free = limit - self._dispatcher.load_of(post.name) - self._reserved.get(post.name, 0)
-        closed = post.why_closed() or self._why_occupied(post.name)
+        closed = post.why_closed() or leaving or self._why_occupied(post.name)
         if closed or free <= 0:
             return Seat(worker=post.name, offer=offer, availability=Availability.CLOSED, free=0, reason=closed or "busy")
         idle = free == limit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -20,7 +20,7 @@ from latent.controller.lifecycle import Lifecycle
 from latent.controller.plain import PlainWorker
 from latent.controller.roster import Roster
 from latent.core import events as ev
-from latent.errors import EnrolmentRefused
+from latent.errors import EnrolmentRefused, ProtocolError
 from latent.model import JSON, Lease
 from latent.store import attempts
 from latent.store import sessions as rows
@@ -35,6 +35,15 @@ SUSPICION = 15.0
 EARLIER = 8
 """How many of the sessions before it a session knows that was opened by a worker's name."""
 
+LEAVING = "leaving"
+"""In a session's info: why it takes no more builds."""
+
+LINGER = 3.0
+"""Seconds that a session outlives its last run when its agent leaves: log lines may come a second after the end."""
+
+LOST_KEPT = 10_000
+"""How many sessions are remembered that were closed because their agents were not heard."""
+
 SWEEP = 2.0
 """Seconds between two looks at who has fallen silent; less where the time they have is short."""
 
@@ -42,6 +51,9 @@ SWEEP = 2.0
 @define(eq=False)
 class Session:
     """An attached agent. ``attempt`` None: a plain worker's. ``last_seen``: POSIX seconds of its last sign of life.
+
+    ``worker`` "": one whose agent has not said yet which worker's it is. ``leaving``: why it takes no more builds; it is closed
+    when those that it has are over, at ``leaves_at``.
 
     ``suspected``: why it may be gone; without a sign of life by ``suspected_until`` it is. ``earlier``: rows of those before it
     that the same token opened, newest first; ``replaced``: those that are closed when it attaches. ``offered``: runs put before
@@ -53,11 +65,14 @@ class Session:
     attempt: int | None
     protocol: str
     last_seen: float
+    token_hash: str = field(default="", repr=False)
     capacity: int = 1
     labels: dict[str, str] = field(factory=dict)
     info: dict[str, JSON] = field(factory=dict)
     suspected: str = ""
     suspected_until: float = 0.0
+    leaving: str = ""
+    leaves_at: float | None = None
     attached: bool = False
     closed: bool = False
     close_reason: str = ""
@@ -82,13 +97,18 @@ class Session:
 
 
 class Losses(Protocol):
-    """Who is told that a session is gone."""
+    """Who is told that a session is gone, or goes once it has nothing to do."""
 
     def session_lost(self, session: Session, reason: str) -> None: ...
 
+    def session_leaves(self, session: Session, reason: str) -> bool: ...
+
+    def is_busy(self, session: Session) -> bool: ...
+
 
 class Sessions:
-    """``timeout``: seconds of silence after which a session is closed."""
+    """``timeout``: seconds of silence after which a session is closed. ``shared``: the hash of a token with which any plain
+    worker's agent may come; which worker's it is it says afterwards (`name`)."""
 
     def __init__(self, store: Store, clock: Clock, roster: Roster, losses: Losses, *, timeout: float) -> None:
         self.timeout = timeout
@@ -99,6 +119,8 @@ class Sessions:
         self._open: dict[int, Session] = {}
         self._attached: dict[str, Session] = {}
         self._sweeper = Alarm(clock, self._sweep)
+        self.shared: str | None = None
+        self._lost_lately: OrderedDict[int, Session] = OrderedDict()
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._open.values()))
@@ -109,7 +131,8 @@ class Sessions:
         """Open a session for whoever holds ``token``.
 
         An attempt's token works once; after that it is good only together with the id of the session that it opened, which is how
-        an agent that lost its connection comes back. A plain worker's token is its password.
+        an agent that lost its connection comes back. A plain worker's token is its password. The number of a session that is not
+        this token's counts as none: agents keep theirs in a file, and the file may have come with the image.
 
         ``worker``: for protocols whose agents know no session ids; they say which worker's they are instead. The token has to be
         that worker's, and while its attempt is up it opens another session each time, for the protocol that used it first. The
@@ -124,22 +147,26 @@ class Sessions:
         if session_id is not None and (known := await self._same_again(hashed, session_id)) is not None:
             return known
         plain = self._roster.by_password(hashed)
+        shared = plain is None and hashed == self.shared
 
         def open_it(conn: Connection) -> tuple[int, str, int | None]:
+            before = None if session_id is None else rows.session_opened_by(conn, session_id, hashed)
             if plain is not None:
                 worker, number = plain, None
-            elif session_id is not None and (row := rows.session_by_token(conn, hashed)) and row.id == session_id:
-                worker, number = row.worker, row.attempt
+            elif shared:
+                worker, number = "" if before is None else before.worker, None
+            elif before is not None and before.attempt is not None:
+                worker, number = before.worker, before.attempt
                 with suppress(EnrolmentRefused):  # most often it is used already
                     attempts.use_token(conn, hashed, now)
             else:
                 attempt = attempts.use_token(conn, hashed, now)
                 worker, number = attempt.worker, attempt.number
-            opened = rows.open_session(conn, worker=worker, attempt=number, protocol=protocol, token_hash=hashed, at=now)
-            return opened, worker, number
+            new = rows.open_session(conn, worker=worker, attempt=number, protocol=protocol, token_hash=hashed, at=now)
+            return new, worker, number
 
         new_id, owner, number = await self._store.write(open_it)
-        session = Session(new_id, owner, number, protocol, now)
+        session = Session(new_id, owner, number, protocol, now, token_hash=hashed)
         self._admit(session)
         return session
 
@@ -164,7 +191,7 @@ class Sessions:
 
         new_id, number, earlier = await self._store.write(open_it)
         replaced = [known for known in self if known.worker == worker]
-        session = Session(new_id, worker, number, protocol, now, earlier=earlier, replaced=replaced)
+        session = Session(new_id, worker, number, protocol, now, token_hash=hashed, earlier=earlier, replaced=replaced)
         self._admit(session)
         return session
 
@@ -174,19 +201,54 @@ class Sessions:
             await self.close(known, "its agent came back on another connection: what it ran had ended with the old one")
 
     async def _same_again(self, hashed: str, session_id: int) -> Session | None:
+        if session_id not in self._open and session_id not in self._lost_lately:
+            return None
+        if await self._store.read(lambda conn: rows.session_opened_by(conn, session_id, hashed)) is None:
+            return None
         known = self._open.get(session_id)
         if known is None:
-            return None
-        row = await self._store.read(lambda conn: rows.session_by_token(conn, hashed))
-        if row is None or row.id != session_id:
-            raise EnrolmentRefused(f"session {session_id} was opened with another token")
-        self.touch(known)
+            with suppress(EnrolmentRefused):
+                known = await self.resume(session_id)
+        if known is not None:
+            self.touch(known)
         return known
+
+    async def resume(self, session_id: int) -> Session:
+        """A session whose agent could not be heard, and now is: it is open again, with nothing to do.
+
+        Raises EnrolmentRefused, also when another agent has taken its place.
+        """
+        lost = self._lost_lately.pop(session_id, None)
+        if lost is None or any(known.worker == lost.worker for known in self) or not self._still_good(lost):
+            raise EnrolmentRefused(f"session {session_id} is closed or was never open: enrol again")
+        session = Session(lost.id, lost.worker, lost.attempt, lost.protocol, self._clock.seconds(), token_hash=lost.token_hash)
+        session.capacity, session.labels, session.info = lost.capacity, lost.labels, lost.info
+        self._admit(session)
+        await self._store.write(lambda conn: rows.reopen_session(conn, session_id))
+        log.info("session {id} of {worker} is heard again", id=session_id, worker=lost.worker)
+        return session
+
+    def _still_good(self, session: Session) -> bool:
+        """A plain worker may have another password by now. An attempt's worker knows whether that is over."""
+        plain = session.attempt is None
+        return not plain or session.token_hash == self.shared or self._roster.by_password(session.token_hash) == session.worker
+
+    async def name(self, session: Session, worker: str) -> None:
+        """Whose agent it is that came with the shared token. Raises EnrolmentRefused when that is no plain worker; idempotent."""
+        if session.worker == worker:
+            return
+        if session.worker:
+            raise EnrolmentRefused(f"session {session.id} is an agent of worker {session.worker}")
+        if not isinstance(self._roster.get(worker), PlainWorker):
+            raise EnrolmentRefused(f"{worker!r} is no plain worker's name; the agent's host name says which worker's it is")
+        session.worker = worker
+        await self._store.write(lambda conn: rows.name_session(conn, session.id, worker))
 
     def recovered(self, row: rows.SessionRow) -> None:
         """A session that was open when the controller died: its agent has ``timeout`` seconds to show that it lives."""
-        session = Session(row.id, row.worker, row.attempt, row.protocol, self._clock.seconds())
+        session = Session(row.id, row.worker, row.attempt, row.protocol, self._clock.seconds(), token_hash=row.token_hash)
         session.capacity, session.labels, session.info = row.capacity, dict(row.labels), dict(row.info)
+        session.leaving = str(session.info.get(LEAVING, ""))
         self._admit(session)
 
     def _admit(self, session: Session) -> None:
@@ -271,6 +333,23 @@ class Sessions:
 
     # --- its end -------------------------------------------------------------------------------------------------------------
 
+    async def leave(self, session: Session, reason: str) -> None:
+        """It takes no more builds, and is closed when those that it has are over: at once if there are none. Idempotent."""
+        if session.closed or session.leaving:
+            return
+        session.leaving = reason
+        while session.parked:
+            session.parked.popleft().errback(ProtocolError(f"session {session.id} takes no more builds: {reason}"))
+        if not self._losses.session_leaves(session, reason):
+            await self.close(session, reason)
+            return
+        session.info = {**session.info, LEAVING: reason}
+        await self._store.write(
+            lambda conn: rows.update_session(
+                conn, session.id, capacity=session.capacity, labels=session.labels, info=session.info
+            )
+        )
+
     async def close(self, session: Session, reason: str) -> None:
         """The session is over, for whatever reason; its runs are interrupted. Idempotent."""
         if session.closed:
@@ -311,6 +390,11 @@ class Sessions:
                 self._lost(session, f"its agent is gone: {session.suspected}")
             elif now - session.last_seen >= self.timeout:
                 self._lost(session, f"its agent was silent for {self.timeout:g} s")
+            elif session.leaving and not self._losses.is_busy(session):
+                if session.leaves_at is None:
+                    session.leaves_at = now + LINGER
+                elif now >= session.leaves_at:
+                    self.drop(session.worker, session.key, session.leaving)
         if self._open:
             self._sweeper.set(now + self._sweep_interval())
 
@@ -319,6 +403,10 @@ class Sessions:
 
     def _lost(self, session: Session, why: str) -> None:
         log.warn("session {id} of {worker} is lost: {why}", id=session.id, worker=session.worker, why=why)
+        if not session.leaving:
+            self._lost_lately[session.id] = session
+            if len(self._lost_lately) > LOST_KEPT:
+                self._lost_lately.popitem(last=False)
         self.drop(session.worker, session.key, why)
 
     def stop(self) -> None:

@@ -26,7 +26,8 @@ from latent.model import (
 )
 from latent.store import schema
 from latent.store.codec import request_from_json, request_to_json
-from latent.store.runs import RECORD, MachineBusy, PrepareOutcome, Private, from_row, prepare
+from latent.store.runs import MachineBusy, PrepareOutcome
+from latent.store.runs_sql import RECORD, Private, from_row, prepare
 from latent.store.schema import LIVE_RUN, UNFINISHED_BUILD
 from latent.store.sql import Row, Statement, clean, dumps, loads
 
@@ -82,6 +83,10 @@ _MOVE_BUILD = Statement(
 )
 _REQUEST_CANCEL = Statement("UPDATE builds SET cancel_requested_at = COALESCE(cancel_requested_at, :at) WHERE id = :id")
 _SESSION_OF_ENDED = Statement(f"SELECT lease_session FROM runs WHERE id = :id AND NOT ({LIVE_RUN}) AND ended_at >= :since")
+_LOST_BY = Statement(
+    "SELECT error_msg FROM runs WHERE id = :id AND lease_session = :session_id"
+    " AND status = 'interrupted' AND error_code IN ('lease_expired', 'session_lost')"
+)
 _LIVE_RUN_OF = Statement(f"SELECT id, machine FROM runs WHERE build_id = :build_id AND {LIVE_RUN}")
 _SET_STEP = Statement(
     "INSERT INTO run_steps (run_id, uuid, name, status, started_at, ended_at, exit_code, error)"
@@ -268,6 +273,12 @@ def live_runs(conn: Connection) -> list[LiveRun]:
 def session_of_ended(conn: Connection, run_id: int, since: float) -> int | None:
     """The session that held a run which ended at ``since`` or later; None for any other run."""
     row = _SESSION_OF_ENDED.one(conn, run_id, since)
+    return None if row is None else row[0]
+
+
+def lost_by(conn: Connection, run_id: int, session_id: int) -> str | None:
+    """Why the session lost the run, if it did: its lease expired, or it was away itself."""
+    row = _LOST_BY.one(conn, run_id, session_id)
     return None if row is None else row[0]
 
 

@@ -39,9 +39,12 @@ _OPEN = Statement(
 _UPDATE = Statement("UPDATE sessions SET capacity = :capacity, labels = :labels, info = :info WHERE id = :id")
 _CLOSE = Statement(f"UPDATE sessions SET closed_at = :at, reason = :reason WHERE id = :id AND {OPEN_SESSION}")
 _EXISTS = Statement("SELECT 1 FROM sessions WHERE id = :id")
+_NAME = Statement("UPDATE sessions SET worker = :worker WHERE id = :id")
+_REOPEN = Statement("UPDATE sessions SET closed_at = NULL, reason = '' WHERE id = :id")
 _ALL_OPEN = Statement(f"SELECT {_COLUMNS} FROM sessions WHERE {OPEN_SESSION} ORDER BY id")
 _ALL_BY_TOKEN = Statement(f"SELECT {_COLUMNS} FROM sessions WHERE token_hash = :token_hash ORDER BY id DESC LIMIT :limit")
 _BY_TOKEN = Statement(f"SELECT {_COLUMNS} FROM sessions WHERE token_hash = :token_hash ORDER BY id DESC LIMIT 1")
+_OPENED_BY = Statement(f"SELECT {_COLUMNS} FROM sessions WHERE id = :id AND token_hash = :token_hash")
 
 
 def open_session(conn: Connection, *, worker: str, attempt: int | None, protocol: str, token_hash: str, at: float) -> int:
@@ -54,6 +57,18 @@ def open_session(conn: Connection, *, worker: str, attempt: int | None, protocol
 def update_session(conn: Connection, id: int, *, capacity: int, labels: JSON, info: JSON) -> None:
     """What the agent says of itself when it attaches. Raises NotFound."""
     if not _UPDATE(conn, capacity, dumps(labels), dumps(info), id).rowcount:
+        raise _unknown(id)
+
+
+def name_session(conn: Connection, id: int, worker: str) -> None:
+    """Whose agent it is, said after it was opened. Raises NotFound."""
+    if not _NAME(conn, worker, id).rowcount:
+        raise _unknown(id)
+
+
+def reopen_session(conn: Connection, id: int) -> None:
+    """It was closed because its agent could not be heard, and the agent is heard again. Raises NotFound."""
+    if not _REOPEN(conn, id).rowcount:
         raise _unknown(id)
 
 
@@ -71,6 +86,12 @@ def open_sessions(conn: Connection) -> list[SessionRow]:
 def session_by_token(conn: Connection, token_hash: str) -> SessionRow | None:
     """The newest with that token, open or closed."""
     row = _BY_TOKEN.one(conn, token_hash)
+    return None if row is None else _session(row)
+
+
+def session_opened_by(conn: Connection, id: int, token_hash: str) -> SessionRow | None:
+    """That session, open or closed, if this token opened it."""
+    row = _OPENED_BY.one(conn, id, token_hash)
     return None if row is None else _session(row)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
-from latent.controller.dispatcher import LOG_GRACE
+from latent.config.settings import Limits
+from latent.controller.aftermath import LOG_GRACE
 from latent.core.leasing import CANCEL_GRACE
 from latent.errors import NotFound, NotYourRun
 from latent.model import BuildState, Outcome, Result, RunStatus, StepState, StepStatus
@@ -403,6 +404,22 @@ def test_an_agent_that_waits_for_a_cancellation_is_told_when_the_run_is_over(tmp
         agent.finish()
         assert answer(waiting) is False
         assert answer(agent.watch()) is False
+
+
+def test_an_agent_that_waits_for_a_cancellation_is_told_when_it_loses_the_run(tmp_path: Path) -> None:
+    """That is no cancellation and no end: the call fails, however late it comes, also after a restart."""
+    with controller(tmp_path, obliging(), limits=Limits(session_timeout=600)) as harness:
+        build, agent = building(harness)
+        waiting = agent.watch()
+        harness.advance(61)
+        for asked in (waiting, agent.watch()):
+            with pytest.raises(NotYourRun, match="its lease expired"):
+                answer(asked)
+        assert harness.state(build) is BuildState.STARTING
+        harness.restart()
+        agent.come_back()
+        with pytest.raises(NotYourRun, match="its lease expired"):
+            answer(agent.watch())
 
 
 # --- logs and those who wait ------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from latent.errors import EnrolmentRefused
+from latent.controller.identity import token_hash
+from latent.errors import EnrolmentRefused, ProtocolError
 from latent.model import BuildState, Result
 from latent.store.sessions import open_sessions
 from latent.testing import ControllerHarness, SteppedAgent, answer
@@ -196,3 +197,134 @@ def test_what_an_agent_says_of_itself_counts_where_the_declaration_says_nothing(
         assert harness.result(build) is Result.SUCCESS
         assert "os=bsd is not offered" in harness.why(harness.submit(labels={"os": "bsd"}))
         assert "other" in harness.why(harness.submit(labels={"worker": "other"}))
+
+
+# --- an agent that leaves, one that was not heard, one that came with the shared token ----------------------------------------
+
+
+def leave(harness: ControllerHarness, agent: SteppedAgent) -> None:
+    session = harness.controller.sessions.get(agent.session_id)
+    harness.answer(harness.controller.sessions.leave(session, "its agent has unregistered"))
+
+
+def test_an_agent_that_leaves_ends_its_build_and_gets_no_other(tmp_path: Path) -> None:
+    """Its session is closed some seconds after the last build, also if the controller was restarted meanwhile."""
+    with controller(tmp_path, Worker("plain", "secret")) as harness:
+        first = harness.submit()
+        agent = harness.plain_agent("secret").attach()
+        agent.take()
+        agent.begin()
+        asking = agent.ask()
+        leave(harness, agent)
+        with pytest.raises(ProtocolError, match="unregistered"):
+            answer(harness.controller.dispatcher.next_lease(harness.controller.sessions.get(agent.session_id)))
+        assert asking.called
+        second = harness.submit()
+        assert "unregistered" in harness.why(second)
+        harness.restart()
+        agent.come_back()
+        assert "unregistered" in harness.why(second)
+        agent.finish()
+        assert harness.result(first) is Result.SUCCESS
+        agent.tell("a late line")
+        harness.advance(10)
+        assert "unregistered" in agent.closed
+        assert harness.state(second) is BuildState.QUEUED
+        harness.plain_agent("secret").attach().work()
+
+
+def test_an_agent_that_leaves_gives_back_what_it_has_not_begun(tmp_path: Path) -> None:
+    """At once: nobody waits for the lease to lapse. With nothing to do it is gone at once, too."""
+    with controller(tmp_path, Worker("plain", "secret")) as harness:
+        build = harness.submit()
+        agent = harness.plain_agent("secret").attach()
+        agent.take()
+        leave(harness, agent)
+        assert agent.closed
+        assert harness.state(build) is BuildState.QUEUED
+        harness.plain_agent("secret").attach().work()
+        assert harness.build(build).attempts == 1
+
+
+def test_an_agent_that_was_not_heard_for_a_while_has_its_session_again(tmp_path: Path) -> None:
+    """Under the same number, without what it ran; by its token, or because its gateway knows it."""
+    with controller(tmp_path, Worker("plain", "secret")) as harness:
+        build = harness.submit()
+        agent = harness.plain_agent("secret").attach()
+        for comes_back in (harness.controller.sessions.resume, None):
+            agent.take()
+            agent.begin()
+            lost = agent.session_id
+            harness.advance(62)
+            assert "silent" in agent.closed
+            if comes_back is None:
+                agent.come_back(attach=False)
+            else:
+                session = harness.answer(comes_back(lost))
+                harness.controller.sessions.touch(session)
+                agent.come_back(attach=False)
+            assert agent.session_id == lost
+            harness.advance(0)
+            assert harness.status("plain").state == "ATTACHED"
+        agent.work()
+        assert harness.result(build) is Result.SUCCESS
+
+
+def test_a_session_that_was_lost_is_not_given_back_when_somebody_else_has_its_place(tmp_path: Path) -> None:
+    """Nor when it was closed for another reason, nor when the password is another now."""
+    with controller(tmp_path, Worker("plain", "secret"), obliging()) as harness:
+        sessions = harness.controller.sessions
+        agent = harness.plain_agent("secret").attach()
+        harness.advance(62)
+        harness.plain_agent("secret").attach()
+        for number in (agent.session_id, 99):
+            with pytest.raises(EnrolmentRefused):
+                harness.answer(sessions.resume(number))
+        latent = building(harness)
+        latent.finish()
+        latent.leave()
+        with pytest.raises(EnrolmentRefused):
+            harness.answer(sessions.resume(latent.session_id))
+        harness.advance(62)
+        harness.reconfigure([Worker("plain", "another"), *(p for p in harness.config([obliging()]).workers.values())])
+        for token, number in (("secret", agent.session_id), ("secret", agent.session_id + 1)):
+            with pytest.raises(EnrolmentRefused):
+                harness.answer(sessions.enrol(token, "test", number))
+
+
+def test_with_the_shared_token_an_agent_says_which_plain_worker_it_is(tmp_path: Path) -> None:
+    """Its session is nobody's until then; a latent worker's it can't be."""
+    with controller(tmp_path, Worker("plain", "secret"), obliging("latent")) as harness:
+        sessions = harness.controller.sessions
+        sessions.shared = token_hash("shared")
+        session = harness.answer(sessions.enrol("shared", "test"))
+        for name in ("latent", "nobody", ""):
+            with pytest.raises(EnrolmentRefused, match="no plain worker"):
+                harness.answer(sessions.name(session, name or "?"))
+        harness.answer(sessions.name(session, "plain"))
+        harness.answer(sessions.name(session, "plain"))
+        with pytest.raises(EnrolmentRefused, match="agent of worker plain"):
+            harness.answer(sessions.name(session, "latent"))
+        harness.answer(sessions.attach(session, capacity=1, labels={}, info={"agent": "x"}))
+        assert harness.status("plain").session
+        assert harness.answer(sessions.enrol("shared", "test", session.id)) is session
+        harness.restart()
+        sessions = harness.controller.sessions
+        sessions.shared = token_hash("shared")
+        assert harness.answer(sessions.enrol("shared", "test", session.id)).worker == "plain"
+        harness.answer(sessions.close(sessions.get(session.id), "x"))
+        again = harness.answer(sessions.enrol("shared", "test", session.id))
+        assert (again.id != session.id, again.worker) == (True, "plain")
+        sessions.shared = None
+        with pytest.raises(EnrolmentRefused, match="unknown"):
+            harness.answer(sessions.enrol("shared", "test", session.id + 9))
+
+
+def test_a_number_that_is_not_the_tokens_counts_as_none(tmp_path: Path) -> None:
+    """A stock agent keeps the number of its session in a file, which may have come with the image."""
+    with controller(tmp_path, obliging("a"), obliging("b")) as harness:
+        other = building(harness, "a")
+        harness.submit(workers=["b"])
+        token = harness.agent("b")._agent._token
+        session = harness.answer(harness.controller.sessions.enrol(token, "test", other.session_id))
+        assert (session.worker, session.id != other.session_id) == ("b", True)
