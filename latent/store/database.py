@@ -41,7 +41,7 @@ class Store:
     """32 random bytes that tokens are derived from; made when it was first opened."""
     logs: LogFiles
     engine: Engine
-    """For `latent.store.runs.RunStore`, and for tests."""
+    """For `latent.store.runs_sql.SqlRunStore`, and for tests."""
 
     def __init__(self, engines: Engines, lock: ControllerLock, logs: LogFiles, threaded: bool, reactor: Any, clock: Any) -> None:
         self.engine = engines.write

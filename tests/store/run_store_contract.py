@@ -1,24 +1,20 @@
 """What every store of runs must do (specs/runs.md), whatever it is kept in: subclass it, with ``store`` and ``address``.
 
-Several processes use it at once through `tests.store.contender`, which opens it by its address.
+Several processes use it at once through `benchmarks.runs`, which opens it by its address.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import evolve
 
-from latent.errors import RunNotFound
+from benchmarks.runs import hammer
+from latent.errors import RunNotFound, StoreError
 from latent.model import Run, RunStatus
 from latent.store.runs import MachineBusy, PrepareOutcome
 
@@ -30,45 +26,6 @@ MACHINES = 5
 
 def run(machine: str = "m1", hash: str = "h1", **fields: Any) -> Run:
     return Run(id="ignored", machine=machine, test_dir="/t", test_dir_hash=hash, **fields)
-
-
-class Contender:
-    """Another process that uses the same store."""
-
-    def __init__(self, address: str, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.store.contender", address, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-
-    def read(self) -> Any:
-        assert self.process.stdout is not None
-        text = self.process.stdout.readline()
-        return json.loads(text) if text.endswith("\n") else None
-
-    def go(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-
-
-@contextmanager
-def contenders(address: str, *arguments: str) -> Iterator[list[Contender]]:
-    """Processes that have opened the store and begin at once."""
-    started = [Contender(address, *arguments) for _ in range(PROCESSES)]
-    try:
-        for each in started:
-            assert each.read() == "ready"
-        for each in started:
-            each.go()
-        yield started
-    finally:
-        for each in started:
-            each.process.kill()
-            each.process.communicate()
 
 
 class RunStoreContract:
@@ -132,6 +89,48 @@ class RunStoreContract:
             store.update(evolve(over, status=RunStatus.RUNNING))
         assert store.list() == [over, occupant]
 
+    def test_find(self, store: Any) -> None:
+        """The last ones or, after an id, the first ones, in the order of creation; of a machine, of some statuses."""
+        made = [store.create(run(f"m{n % 2}", status=TERMINAL[n % 4])) for n in range(8)]
+        live = store.create(run("m0"))
+        assert store.find() == [*made, live]
+        assert store.find(limit=2) == [made[7], live]
+        assert store.find(after="0", limit=3) == made[:3]
+        assert store.find(after=made[6].id) == [made[7], live]
+        assert store.find(machine="m1", statuses=TERMINAL[1:2]) == [made[1], made[5]]
+        assert store.find(machine="m0", statuses=[RunStatus.PENDING, RunStatus.RUNNING], after=made[3].id) == [live]
+        assert store.find(machine="m2") == store.find(statuses=[]) == store.find(after=live.id) == []
+
+    def test_adopt(self, store: Any) -> None:
+        """Records of another store keep their ids, and those that are here already are passed over: it may be done again."""
+        theirs = [run(status=RunStatus.FAILED, error_msg="é", started_at=1.5), run("m2", status=RunStatus.COMPLETED)]
+        theirs = [evolve(each, id=id) for each, id in zip(theirs, ("7", "3"), strict=True)]
+        assert store.adopt(theirs) == [theirs[1], theirs[0]]
+        assert store.list() == [theirs[1], theirs[0]]
+        assert store.adopt(theirs) == []
+        assert int(store.create(run()).id) > 7
+        assert store.find_by_test_dir_hash_and_machine("h1", "m2") == [theirs[1]]
+
+    def test_adopt_all_or_none(self, store: Any) -> None:
+        """An id of another run is refused, and so is a run that is not over; then nothing is stored, unless ids may be new."""
+        mine = store.create(run(status=RunStatus.FAILED))
+        fresh, other = (evolve(mine, id=id, exit_code=1) for id in ("9", mine.id))
+        with pytest.raises(StoreError, match=rf"run {mine.id} is here already, and not the same; give the runs new ids"):
+            store.adopt([fresh, other])
+        for wrong, message in (
+            (evolve(mine, id="8", status=RunStatus.RUNNING), "run 8 is not over"),
+            (evolve(mine, id="x-1"), "'x-1' is no id of this store"),
+            (evolve(mine, id="0"), "ids begin with 1"),
+            (evolve(fresh, exit_code=2), "there are two runs 9"),
+        ):
+            with pytest.raises(StoreError, match=message):
+                store.adopt([fresh, wrong])
+        assert store.list() == [mine]
+        added = store.adopt([fresh, other, fresh], new_ids=True)
+        assert [evolve(each, id="") for each in added] == [evolve(fresh, id="")] * 3
+        assert store.list() == [mine, *added]
+        assert len({each.id for each in store.list()}) == 4
+
     def test_find_by_hash_and_machine(self, store: Any) -> None:
         """All that match, in order, also those that are over."""
         first = store.create(run(status=RunStatus.FAILED))
@@ -151,6 +150,12 @@ class RunStoreContract:
         assert store.prepare_atomic("m1", "h2", pytest.fail) == (made, BUSY)
         assert store.prepare_atomic("m2", "h1", lambda: run("m2"))[1] is CREATED
         assert len(store.list()) == 2
+
+    def test_prepare_says_where_and_what_for(self, store: Any) -> None:
+        """The machine and the hash of what mk makes are those that were asked for."""
+        made, _ = store.prepare_atomic("m1", "h1", lambda: run("elsewhere", "", batch_id="b"))
+        assert made == evolve(run(), id=made.id, batch_id="b")
+        assert store.prepare_atomic("m1", "h1", pytest.fail) == (made, REUSE)
 
     def test_mk_is_called_once_and_only_to_create(self, store: Any) -> None:
         calls = []
@@ -237,42 +242,14 @@ class RunStoreContract:
                 assert sorted(outcome.name for _, outcome in found) == ["CREATED", *["REUSE"] * 7]
                 assert len({made.id for made, _ in found}) == 1
 
-    def test_many_processes(self, store: Any, address: str) -> None:
-        """N processes and M machines: one CREATED for each machine, the others REUSE it; another hash is BUSY with it."""
-        with contenders(address, "once", str(MACHINES)) as others:
-            found = [line for each in others for line in each.read()]
-        assert len(found) == PROCESSES * MACHINES * 2
-        runs = {each.machine: each.id for each in store.list()}
-        assert len(runs) == len(store.list()) == MACHINES
-        for hash, machine, id, outcome in found:
-            assert id == runs[machine]
-            assert outcome == "BUSY" or hash == "h1"
-        assert sum(outcome == "CREATED" for *_, outcome in found) == MACHINES
-        assert sum(outcome == "BUSY" for *_, outcome in found) == PROCESSES * MACHINES
-
-    def test_processes_that_are_killed(self, store: Any, address: str) -> None:
-        """Some of the processes are killed at any point: what they said is true, and what they had is freed."""
-        ends: dict[str, str] = {}
-        with contenders(address, "forever", str(MACHINES)) as others:
-            for round_, victim in enumerate(others):
-                for _ in range(25):
-                    # All are read, so that none waits for room in its pipe.
-                    for each in others[round_:]:
-                        id, status = each.read()
-                        ends[id] = status
-                victim.process.kill()
-                victim.process.wait()
-                while (line := victim.read()) is not None:
-                    ends[line[0]] = line[1]
-                live = [each for each in store.list() if not each.status.is_terminal]
-                assert len({each.machine for each in live}) == len(live)
-                dead = {str(each.process.pid) for each in others[: round_ + 1]}
-                interrupted = store.reconcile(0.0, lambda owner, dead=dead: owner not in dead)
-                assert all(each.error_msg.split()[2] in dead for each in interrupted)
-        now = {each.id: each.status for each in store.list()}
-        assert all(status.is_terminal for status in now.values())
-        assert len(ends) > 200
-        for id, status in ends.items():
-            assert now[id].value == status
+    def test_processes_that_are_killed(self, store: Any, address: str, tmp_path: Path) -> None:
+        """Some of the processes are killed at any point: what they were told is true, and what they had is freed."""
+        notes = tmp_path / "notes"
+        notes.mkdir()
+        figures = hammer(address, notes, processes=PROCESSES, machines=MACHINES, seconds=1.5, kills=2)
+        assert figures["violations"] == []
+        assert figures["outcomes"].keys() == {"created", "reuse", "busy"}
+        assert figures["created together"] == MACHINES
+        assert (figures["killed"], figures["not over"]) == (2, 0)
         for n in range(MACHINES):
-            assert store.prepare_atomic(f"m{n}", "last", lambda n=n: run(f"m{n}", "last"))[1] is CREATED
+            assert store.prepare_atomic(f"m{n}", "last", run)[1] is CREATED

@@ -19,7 +19,7 @@ from latent.errors import StoreCorrupt, StoreError
 from latent.model import LogLine
 from latent.store import builds
 from latent.store.database import Store
-from latent.store.runs import RunStore
+from latent.store.runs_sql import SqlRunStore
 from tests.store.helpers import REQUEST, open_inline, result, url
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_database_is_refused(tmp_path: Path, damage: str) -> None:
         del data[len(data) // 2 :]
     path.write_bytes(data)
     before = digests(tmp_path)
-    for open_it in (open_inline, lambda folder: RunStore.open(url(folder))):
+    for open_it in (open_inline, lambda folder: SqlRunStore.open(url(folder))):
         with pytest.raises(
             StoreCorrupt, match=r"latent\.sqlite is damaged .* was left as it is; restore it from a backup, or move"
         ):

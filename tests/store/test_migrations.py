@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, inspect, text
 from latent.errors import StoreError
 from latent.store import migrations, schema
 from latent.store.engine import open_engines
-from latent.store.runs import RunStore
+from latent.store.runs_sql import SqlRunStore
 from tests.store.helpers import open_inline, result, url
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:
         conn.execute(text("CREATE TABLE runs (x)"))
     engines.write.dispose()
     with pytest.raises(StoreError, match=r"has tables that latent did not make \(runs\); name another"):
-        RunStore.open(url(tmp_path))
+        SqlRunStore.open(url(tmp_path))
 
 
 def test_the_revisions_are_packaged() -> None:

@@ -26,7 +26,7 @@ from latent.errors import NotFound, StoreError
 from latent.model import Attempt, BuildState, RunStatus, StepState, StepStatus
 from latent.store import attempts, builds, journal, runs, schema, sessions
 from latent.store.database import Store
-from latent.store.runs import RunStore
+from latent.store.runs_sql import SqlRunStore
 from tests.requires import require
 from tests.store.helpers import REQUEST, finish, pending, result
 from tests.store.run_store_contract import RunStoreContract
@@ -108,7 +108,7 @@ class TestRunStore(RunStoreContract):
 
     @pytest.fixture
     def store(self, address: str) -> Any:
-        store = RunStore.open(address)
+        store = SqlRunStore.open(address)
         yield store
         store.close()
 

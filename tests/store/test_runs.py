@@ -1,4 +1,4 @@
-"""The contract of `RunStore`, in SQLite."""
+"""The contract of run stores, in SQLite."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import pytest
 from latent.errors import StoreError
 from latent.store import builds
 from latent.store.engine import open_engines
-from latent.store.runs import RunStore
+from latent.store.runs_sql import SqlRunStore
 from tests.store.helpers import REQUEST, open_inline, result, url
 from tests.store.run_store_contract import RunStoreContract, run
 
 
-class TestRunStore(RunStoreContract):
+class TestSqlRunStore(RunStoreContract):
     @pytest.fixture
     def address(self, tmp_path: Path) -> str:
         return url(tmp_path / "state")
 
     @pytest.fixture
     def store(self, address: str) -> Any:
-        store = RunStore.open(address)
+        store = SqlRunStore.open(address)
         yield store
         store.close()
 
 
 def test_the_folder_is_private(tmp_path: Path) -> None:
-    RunStore.open(url(tmp_path / "state")).close()
+    SqlRunStore.open(url(tmp_path / "state")).close()
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
 
 
 def test_it_works_beside_a_controller(tmp_path: Path) -> None:
     """Both see each other's runs: a machine that one has taken is busy for the other. Builds' runs are not reconciled."""
     store = open_inline(tmp_path)
-    runs = RunStore.open(url(tmp_path))
+    runs = SqlRunStore.open(url(tmp_path))
     build, other = (result(store.write(lambda conn: builds.insert(conn, REQUEST, 1.0))) for _ in range(2))
     run_id = result(store.write(lambda conn: builds.claim(conn, build.id, "m1", "w", 1, 2.0)))
     assert runs.prepare_atomic("m1", "h1", run)[0].id == str(run_id)
@@ -51,9 +51,9 @@ def test_it_works_beside_a_controller(tmp_path: Path) -> None:
 
 def test_a_locked_database_is_an_error(tmp_path: Path) -> None:
     """It waits for a while, then says who is in the way."""
-    RunStore.open(url(tmp_path)).close()
+    SqlRunStore.open(url(tmp_path)).close()
     engines = open_engines(url(tmp_path), busy_timeout=0)
-    store = RunStore(engines.write, engines.place)
+    store = SqlRunStore(engines.write, engines.place)
     conn = sqlite3.connect(tmp_path / "latent.sqlite", isolation_level=None)
     conn.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match="another process holds a lock on it"):
