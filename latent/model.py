@@ -117,6 +117,17 @@ class Requirements:
 
 
 @frozen(kw_only=True)
+class Dispatch:
+    """What a build is that was dispatched to one machine: the records of its runs say so (`Run`)."""
+
+    machine: str
+    test_dir: str
+    test_dir_hash: str
+    batch_id: str = ""
+    plan_entry: str = ""
+
+
+@frozen(kw_only=True)
 class BuildRequest:
     """What somebody asks for: steps, for an agent that runs commands, or a payload, for a bot; never both.
 
@@ -126,6 +137,7 @@ class BuildRequest:
     builder: str
     steps: tuple[Step, ...] = ()
     payload: Payload | None = None
+    dispatch: Dispatch | None = None
     requirements: Requirements = field(factory=Requirements)
     properties: Mapping[str, JSON] = field(factory=dict)
     priority: int = 0

@@ -10,8 +10,9 @@ from sqlalchemy import Connection
 
 from latent.errors import EnrolmentRefused, NotFound, StoreError
 from latent.model import JSON, Attempt
+from latent.store.codec import clean
 from latent.store.schema import CONDEMNED_ATTEMPT, LIVE_ATTEMPT
-from latent.store.sql import Statement, clean, dumps, loads
+from latent.store.sql import Statement, dumps, loads
 
 
 @frozen(kw_only=True)
@@ -108,6 +109,12 @@ def use_token(conn: Connection, token_hash: str, at: float, *, again: bool = Fal
     if known[2] is not None and not again:
         raise EnrolmentRefused(f"the token of {attempt} has been used already")
     raise EnrolmentRefused(f"the token is for {attempt}, which is over")
+
+
+def attempt_of(conn: Connection, token_hash: str) -> Attempt | None:
+    """The attempt that this token was made for, whether it is over or not."""
+    row = _TOKEN.one(conn, token_hash)
+    return None if row is None else Attempt(row[0], row[1])
 
 
 def release_token(conn: Connection, token_hash: str) -> None:

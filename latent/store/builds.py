@@ -16,6 +16,7 @@ from latent.model import (
     Build,
     BuildRequest,
     BuildState,
+    Dispatch,
     LeaseState,
     Payload,
     Result,
@@ -25,11 +26,11 @@ from latent.model import (
     StepStatus,
 )
 from latent.store import schema
-from latent.store.codec import request_from_json, request_to_json
+from latent.store.codec import clean, request_from_json, request_to_json
 from latent.store.runs import MachineBusy, PrepareOutcome
 from latent.store.runs_sql import RECORD, Private, from_row, prepare
 from latent.store.schema import LIVE_RUN, UNFINISHED_BUILD
-from latent.store.sql import Row, Statement, clean, dumps, loads
+from latent.store.sql import Row, Statement, dumps, loads
 
 
 @frozen(kw_only=True)
@@ -149,17 +150,20 @@ def unfinished(conn: Connection) -> tuple[list[Build], dict[int, str]]:
     return found, errors
 
 
-def claim(conn: Connection, build_id: int, machine: str, worker: str, attempt: int, at: float) -> int:
+def claim(
+    conn: Connection, build_id: int, machine: str, worker: str, attempt: int, at: float, dispatch: Dispatch | None = None
+) -> int:
     """Give a queued build the machine: it gets a pending run, whose id is returned. Again for the same machine: that one again.
 
+    ``dispatch``: that of the build's request, which the run's record tells.
     Raises MachineBusy, which names the occupant; NotFound; and StoreError when the build is not queued.
     """
     if not _CLAIM(conn, build_id).rowcount:
         return _claimed_before(conn, build_id, machine)
-    hash = f"build:{build_id}"
+    hash = f"build:{build_id}" if dispatch is None else dispatch.test_dir_hash
     private = Private(build_id=build_id, worker=worker, attempt=attempt, lease=LeaseState.PENDING)
-    run, outcome = prepare(conn, machine, hash, lambda: Run(id="", machine=machine, test_dir_hash=hash), private)
-    if outcome is PrepareOutcome.BUSY:
+    run, outcome = prepare(conn, machine, hash, lambda: _record(machine, hash, dispatch), private)
+    if outcome is not PrepareOutcome.CREATED:
         raise MachineBusy(run)
     return int(run.id)
 
@@ -298,6 +302,19 @@ def answer_of(conn: Connection, build_id: int) -> tuple[int, Payload] | None:
     if _STATE.one(conn, build_id) is None:
         raise _not_found(build_id)
     return None
+
+
+def _record(machine: str, hash: str, dispatch: Dispatch | None) -> Run:
+    if dispatch is None:
+        return Run(id="", machine=machine, test_dir_hash=hash)
+    return Run(
+        id="",
+        machine=machine,
+        test_dir=dispatch.test_dir,
+        test_dir_hash=hash,
+        batch_id=dispatch.batch_id,
+        plan_entry=dispatch.plan_entry,
+    )
 
 
 def _claimed_before(conn: Connection, build_id: int, machine: str) -> int:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from attrs import asdict
+
 from latent.errors import StoreCorrupt
-from latent.model import JSON, BuildRequest, Payload, Requirements, Step
+from latent.model import JSON, BuildRequest, Dispatch, Payload, Requirements, Step
 
 T = TypeVar("T")
 
@@ -28,6 +30,8 @@ def request_to_json(request: BuildRequest) -> JSON:
     if request.payload is not None:
         value = base64.b64encode(request.payload.value).decode()
         document["payload"] = {"type_url": request.payload.type_url, "value": value}
+    if request.dispatch is not None:
+        document["dispatch"] = asdict(request.dispatch)
     return document
 
 
@@ -51,6 +55,13 @@ def step_to_json(step: Step) -> JSON:
 def step_from_json(document: JSON, what: str) -> Step:
     """``what`` names the document in errors."""
     return _reading(_step, document, what)
+
+
+def clean(value: str) -> str:
+    """Text that every database takes: no NUL, no half of a surrogate pair (what programs print may have both)."""
+    if value.isascii():
+        return value.replace("\0", "\ufffd") if "\0" in value else value
+    return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def time_to_json(at: float | None) -> str | None:
@@ -94,6 +105,7 @@ def _request(document: Any) -> BuildRequest:
         timeout=float(document["timeout"]),
         max_attempts=int(document["max_attempts"]),
         payload=_payload(document["payload"]) if "payload" in document else None,
+        dispatch=Dispatch(**_strings(document["dispatch"])) if "dispatch" in document else None,
     )
 
 

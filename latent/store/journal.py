@@ -9,7 +9,8 @@ from sqlalchemy import Connection
 
 from latent.errors import StoreCorrupt
 from latent.model import JSON
-from latent.store.sql import Statement, clean, dumps, loads
+from latent.store.codec import clean
+from latent.store.sql import Statement, dumps, loads
 
 
 @frozen(kw_only=True)

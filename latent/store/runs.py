@@ -16,8 +16,7 @@ from attrs import evolve
 
 from latent.errors import RunNotFound, StoreCorrupt, StoreError
 from latent.model import JSON, Run, RunStatus
-from latent.store.codec import time_from_json, time_to_json
-from latent.store.sql import clean
+from latent.store.codec import clean, time_from_json, time_to_json
 
 Runs = list[Run]
 

@@ -29,6 +29,7 @@ from attrs import define, evolve, field
 
 from latent.errors import StoreCorrupt, StoreError
 from latent.model import Run, RunStatus
+from latent.store.codec import clean
 from latent.store.runs import (
     MachineBusy,
     PrepareOutcome,
@@ -44,7 +45,6 @@ from latent.store.runs import (
     taken,
     to_json,
 )
-from latent.store.sql import clean
 
 FILE = "runs.json"
 LOCK = "runs.lock"

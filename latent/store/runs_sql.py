@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, select
 
 from latent.model import LeaseState, Run, RunStatus
 from latent.store import schema
+from latent.store.codec import clean
 from latent.store.engine import open_engines
 from latent.store.failures import explained
 from latent.store.migrations import upgrade
@@ -30,7 +31,7 @@ from latent.store.runs import (
     taken,
 )
 from latent.store.schema import LIVE_RUN
-from latent.store.sql import Row, Statement, clean
+from latent.store.sql import Row, Statement
 
 OTHERS_PATIENCE = 30.0
 """How long a process that is not the controller waits for the database's lock, in seconds."""
@@ -96,7 +97,7 @@ def prepare(
     See `latent.store.runs.RunStore.prepare_atomic`.
     """
     machine, hash = clean(machine), clean(hash)
-    _lock(conn, machine)
+    lock_machine(conn, machine)
     live = _LIVE_ON.one(conn, machine)
     if live is not None:
         run = from_row(live)
@@ -316,13 +317,14 @@ def _insert(conn: Connection, run: Run, private: Private) -> Run:
 def _check_free(conn: Connection, run: Run, own_id: str | None) -> None:
     if run.status.is_terminal:
         return
-    _lock(conn, run.machine)
+    lock_machine(conn, run.machine)
     live = _LIVE_ON.one(conn, run.machine)
     if live is not None and str(live[0]) != own_id:
         raise MachineBusy(from_row(live))
 
 
-def _lock(conn: Connection, machine: str) -> None:
+def lock_machine(conn: Connection, machine: str) -> None:
+    """Until the end of the transaction nobody else claims the machine."""
     # SQLite's transactions that may write exclude each other anyway.
     if conn.dialect.name == "postgresql":
         _LOCK_MACHINE.one(conn, machine)

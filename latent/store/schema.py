@@ -189,3 +189,12 @@ answers = Table(
     Column("type_url", Text, nullable=False),
     Column("value", LargeBinary, nullable=False),
 )
+
+# The last one to each machine; it holds the machine until its build is finished.
+dispatches = Table(
+    "dispatches",
+    metadata,
+    Column("machine", Text, primary_key=True),
+    Column("test_dir_hash", Text, nullable=False),
+    Column("build_id", Id, ForeignKey("builds.id"), nullable=False),
+)

@@ -10,8 +10,9 @@ from sqlalchemy import Connection
 
 from latent.errors import NotFound
 from latent.model import JSON
+from latent.store.codec import clean
 from latent.store.schema import OPEN_SESSION
-from latent.store.sql import Row, Statement, clean, dumps
+from latent.store.sql import Row, Statement, dumps
 
 
 @frozen(kw_only=True)

@@ -31,13 +31,6 @@ def loads(document: str, what: str) -> JSON:
         raise StoreCorrupt(f"{what} is damaged: {error}") from error
 
 
-def clean(value: str) -> str:
-    """Text that every database takes: no NUL, no half of a surrogate pair (what programs print may have both)."""
-    if value.isascii():
-        return value.replace("\0", "\ufffd") if "\0" in value else value
-    return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
-
-
 class Statement:
     """An SQL statement with ``:name`` parameters, called with their values in the order of their first occurrence."""
 
