@@ -61,7 +61,7 @@ class Compatibility:
             asked = self._asked.setdefault(post.attempt, set())
             offer = {**offers[post.name], WORKER: frozenset({post.name})}
             for line in lines:
-                if not matches(line.requirements, post.name, offer):
+                if not matches(line.requirements, post.name, offer, payload=line.payload):
                     continue
                 for _, build_id in line.builds:
                     build = queue.get(build_id)

@@ -242,7 +242,7 @@ class Dispatcher:
         if session.capacity == 1:
             for run in self.runs_of(session.worker):
                 if run.state.session == session.id and run.delivered and run.state.lease is LeaseState.PENDING:
-                    return succeed(self._lease(run))
+                    return succeed(self.lease_of(run))
         parked: Deferred[Lease] = Deferred(session.parked.remove)
         session.parked.append(parked)
         self._serve(session)
@@ -254,9 +254,10 @@ class Dispatcher:
             if run is None or run.state.session != session.id or run.state.lease is not LeaseState.PENDING:
                 continue
             run.delivered = True
-            session.parked.popleft().callback(self._lease(run))
+            session.parked.popleft().callback(self.lease_of(run))
 
-    def _lease(self, run: LiveRun) -> Lease:
+    def lease_of(self, run: LiveRun) -> Lease:
+        """What an agent is given of the run."""
         request = run.build.request
         return Lease(
             run_id=run.id,
@@ -298,7 +299,7 @@ class Dispatcher:
         steps = await self._store.read(lambda conn: rows.steps(conn, run_id))
         lines = await self._store.read(lambda _: self._store.logs.next_lines(run_id))
         run = self._runs.get(run_id)
-        return Recollection(lease=None if run is None else self._lease(run), steps=tuple(steps), lines=lines)
+        return Recollection(lease=None if run is None else self.lease_of(run), steps=tuple(steps), lines=lines)
 
     async def step_changed(self, session: Session, run_id: int, state: StepState) -> None:
         """Raises NotYourRun."""

@@ -108,13 +108,13 @@ def _worker(post: Post, dispatcher: Dispatcher, trouble: str, now: float) -> Ite
             remedy="look whether an instance can reach the controller, and at its agent's log",
         )
     session = dispatcher.sessions.of_worker(post.name)
-    if session is not None and now - session.last_seen > dispatcher.sessions.timeout / QUIET:
+    if session is not None and now - session.last_seen > (patience := session.patience or dispatcher.sessions.timeout) / QUIET:
         bad = True
         yield HealthItem(
             subject=subject,
             ok=False,
             message=f"its agent has been silent for {now - session.last_seen:.0f} s",
-            remedy=f"after {dispatcher.sessions.timeout:g} s it counts as lost and its builds are tried again",
+            remedy=f"after {patience:g} s it counts as lost and its builds are tried again",
         )
     if not isinstance(post, Lifecycle) and session is None:
         bad = True

@@ -12,12 +12,13 @@ from twisted.python.failure import Failure
 from latent.core.planning import Line, Order
 from latent.model import Build, BuildState, Requirements
 
-Key = tuple[frozenset[tuple[str, str]], frozenset[str] | None]
+Key = tuple[frozenset[tuple[str, str]], frozenset[str] | None, bool]
 
 
 @define
 class _Lane:
     requirements: Requirements
+    payload: bool
     builds: list[tuple[Order, int]] = field(factory=list)
     why: str = ""
 
@@ -43,7 +44,7 @@ class BuildQueue:
     def put(self, build: Build) -> None:
         build = evolve(build, state=BuildState.QUEUED, result=None)
         self._builds[build.id] = build
-        lane = self._lanes.setdefault(_key(build), _Lane(build.request.requirements))
+        lane = self._lanes.setdefault(_key(build), _Lane(build.request.requirements, build.request.payload is not None))
         insort(lane.builds, (order_of(build), build.id))
 
     def take(self, build_id: int) -> Build | None:
@@ -59,7 +60,7 @@ class BuildQueue:
         return build
 
     def lanes(self) -> list[Line]:
-        return [Line(requirements=lane.requirements, builds=lane.builds) for lane in self._lanes.values()]
+        return [Line(requirements=lane.requirements, builds=lane.builds, payload=lane.payload) for lane in self._lanes.values()]
 
     def explain(self, waits: Iterable[str]) -> None:
         """What the planner said of each of `lanes`."""
@@ -93,4 +94,4 @@ class BuildQueue:
 
 def _key(build: Build) -> Key:
     needs = build.request.requirements
-    return (frozenset(needs.labels.items()), needs.workers)
+    return (frozenset(needs.labels.items()), needs.workers, build.request.payload is not None)

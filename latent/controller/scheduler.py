@@ -10,6 +10,7 @@ from functools import partial
 
 from attrs import evolve
 from sqlalchemy import Connection
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -20,7 +21,9 @@ from latent.controller.failures import explained
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.queue import BuildQueue
 from latent.controller.roster import Post, Roster
+from latent.controller.sessions import BOTS
 from latent.core import events as ev
+from latent.core.matching import AGENT, is_bot, with_agent
 from latent.core.planning import WORKER, Assign, Availability, Limits, Line, Seat, Start, plan
 from latent.core.states import (
     Insubstantiating,
@@ -63,6 +66,8 @@ class Scheduler:
         self._reserved: dict[str, int] = {}
         self._occupied: dict[str, float] = {}
         self._later = Alarm(clock, self.poke)
+        self._claims: set[Deferred[object]] = set()
+        self._planned: list[Deferred[None]] = []
 
     def start(self) -> None:
         self._stopped = False
@@ -82,6 +87,13 @@ class Scheduler:
         if self._pass is None and not self._stopped:
             self._pass = self._clock.callLater(0, self._run)
 
+    def when_planned(self) -> Deferred[None]:
+        """Fires when a pass has been made, and what it and those before it gave to workers is there for their agents."""
+        planned: Deferred[None] = Deferred()
+        self._planned.append(planned)
+        self.poke()
+        return planned
+
     def claiming(self, build_id: int) -> Build | None:
         return self._claiming.get(build_id)
 
@@ -93,8 +105,13 @@ class Scheduler:
 
     def _run(self) -> None:
         self._pass = None
-        if not len(self._queue):
-            return
+        if len(self._queue):
+            self._plan()
+        waiting, self._planned = self._planned, []
+        if waiting:
+            DeferredList(list(self._claims)).addCallback(lambda _: _fire(waiting))
+
+    def _plan(self) -> None:
         lines = self._queue.lanes()
         offers = {post.name: self._offer(post) for post in self._roster}
         unknown = self.compatibility.ask(self._roster, offers, lines, self._queue)
@@ -121,6 +138,8 @@ class Scheduler:
         if (agent := self._dispatcher.sessions.of_worker(post.name)) is not None:
             limit = min(limit, agent.capacity)
             leaving = agent.leaving
+            if agent.asks_until < self._clock.seconds():
+                leaving = leaving or "its bot is not asking for work"
         free = limit - self._dispatcher.load_of(post.name) - self._reserved.get(post.name, 0)
         closed = post.why_closed() or leaving or self._why_occupied(post.name)
         if closed or free <= 0:
@@ -161,8 +180,9 @@ class Scheduler:
         for name, value in session.labels.items() if session else ():
             # What the declaration says of its worker holds against what the agent says of itself.
             if name not in offer and name != WORKER:
-                offer[name] = frozenset({value})
-        return offer
+                offer[name] = frozenset({value} if isinstance(value, str) else value)
+        bot = is_bot(offer) if session is None else session.protocol == BOTS
+        return with_agent(offer, bot=bot) if bot or AGENT in offer else offer
 
     # --- a claim -------------------------------------------------------------------------------------------------------------
 
@@ -177,11 +197,14 @@ class Scheduler:
         attempt = self._attempt_for(post, decision)
         slots = [post.name] + [f"{post.name}/{n}" for n in range(2, (post.plugin.max_builds or 1) + 1)]
         now = self._clock.seconds()
-        claimed = self._store.write(lambda conn: _claim_slot(conn, build.id, slots, post.name, attempt, now))
+        claimed = self._store.write(lambda conn: _claim_slot(conn, build, slots, post.name, attempt, now))
         claimed.addBoth(partial(self._unreserve, post.name, build.id))
-        claimed.addCallbacks(
+        given: Deferred[object] = claimed.addCallbacks(
             partial(self._claimed, build, post, attempt, decision), partial(self._not_claimed, build, post.name)
         ).addErrback(lambda f: log.failure("build {build} could not be given to {worker}", f, build=build.id, worker=post.name))
+        if not given.called or given.paused:
+            self._claims.add(given)
+            given.addBoth(lambda _: self._claims.discard(given))
 
     def _attempt_for(self, post: Post, decision: Assign | Start) -> int:
         """The attempt that will carry the run: the one that is up or coming, or the next."""
@@ -197,7 +220,8 @@ class Scheduler:
         del self._claiming[build_id]
         return result
 
-    def _claimed(self, build: Build, post: Post, attempt: int, decision: Assign | Start, run_id: int) -> None:
+    def _claimed(self, build: Build, post: Post, attempt: int, decision: Assign | Start, run_id: int) -> object:
+        """When this answers, the run is before the agent that is to have it, if there is one already."""
         run = self._dispatcher.add(run_id, build, post.name, attempt)
         if build.id in self._cancelled:
             self._dispatcher.cancel(run, Result.CANCELLED, self._cancelled.pop(build.id))
@@ -206,7 +230,8 @@ class Scheduler:
         elif isinstance(decision, Start):
             post.apply(ev.Substantiate(run.key, decision.replace))
         else:
-            post.apply(ev.BuildStarted(run.key)).addCallback(lambda actions: self._offer_if_taken(run.id, actions))
+            return post.apply(ev.BuildStarted(run.key)).addCallback(lambda actions: self._offer_if_taken(run.id, actions))
+        return None
 
     def _offer_if_taken(self, run_id: int, actions: tuple[ev.Action, ...]) -> None:
         """The instance may have gone between the plan and the claim; then the build has come back already."""
@@ -229,6 +254,11 @@ class Scheduler:
         self.poke()
 
 
+def _fire(waiting: list[Deferred[None]]) -> None:
+    for waiter in waiting:
+        waiter.callback(None)
+
+
 def _without(lines: list[Line], builds: set[int]) -> list[Line]:
     """The lines without those builds; still as many, in the same order."""
     if not builds:
@@ -236,12 +266,12 @@ def _without(lines: list[Line], builds: set[int]) -> list[Line]:
     return [evolve(line, builds=[entry for entry in line.builds if entry[1] not in builds]) for line in lines]
 
 
-def _claim_slot(conn: Connection, build_id: int, slots: list[str], worker: str, attempt: int, now: float) -> int:
+def _claim_slot(conn: Connection, build: Build, slots: list[str], worker: str, attempt: int, now: float) -> int:
     """The run's id, on the first slot of the worker that is free. Raises MachineBusy when none is."""
     for slot in slots[:-1]:
         try:
             with conn.begin_nested():
-                return rows.claim(conn, build_id, slot, worker, attempt, now)
+                return rows.claim(conn, build.id, slot, worker, attempt, now, build.request.dispatch)
         except MachineBusy:
             continue
-    return rows.claim(conn, build_id, slots[-1], worker, attempt, now)
+    return rows.claim(conn, build.id, slots[-1], worker, attempt, now, build.request.dispatch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Protocol
 
 from attrs import define, field
 from sqlalchemy import Connection
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -18,8 +19,9 @@ from latent.controller.clock import Alarm, Clock
 from latent.controller.identity import token_hash
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.plain import PlainWorker
-from latent.controller.roster import Roster
+from latent.controller.roster import Post, Roster
 from latent.core import events as ev
+from latent.core.matching import AGENT, BOT
 from latent.errors import EnrolmentRefused, ProtocolError
 from latent.model import JSON, Lease
 from latent.store import attempts
@@ -28,6 +30,9 @@ from latent.store.database import Store
 
 log = Logger()
 
+
+BOTS = "bots"
+"""The protocol of bots, which take payloads in place of steps."""
 
 SUSPICION = 15.0
 """Seconds that an agent has to show that it lives once its instance is said not to be good: agents speak every 10 s."""
@@ -58,6 +63,9 @@ class Session:
     ``suspected``: why it may be gone; without a sign of life by ``suspected_until`` it is. ``earlier``: rows of those before it
     that the same token opened, newest first; ``replaced``: those that are closed when it attaches. ``offered``: runs put before
     it that it has not fetched; ``parked``: its calls that wait for one.
+
+    ``labels``: a text or a list of texts for each name. ``patience``: seconds that it may be silent, None for as long as any.
+    ``asks_until``: until when it counts as one that takes builds; bots only do while they ask.
     """
 
     id: int
@@ -67,12 +75,14 @@ class Session:
     last_seen: float
     token_hash: str = field(default="", repr=False)
     capacity: int = 1
-    labels: dict[str, str] = field(factory=dict)
+    labels: dict[str, JSON] = field(factory=dict)
     info: dict[str, JSON] = field(factory=dict)
     suspected: str = ""
     suspected_until: float = 0.0
     leaving: str = ""
     leaves_at: float | None = None
+    patience: float | None = None
+    asks_until: float = math.inf
     attached: bool = False
     closed: bool = False
     close_reason: str = ""
@@ -286,7 +296,7 @@ class Sessions:
             session.suspected = why
             session.suspected_until = self._clock.seconds() + SUSPICION
 
-    async def attach(self, session: Session, *, capacity: int, labels: Mapping[str, str], info: Mapping[str, JSON]) -> None:
+    async def attach(self, session: Session, *, capacity: int, labels: Mapping[str, JSON], info: Mapping[str, JSON]) -> None:
         """The agent has said what it can do: to its worker it is attached from now on. Raises EnrolmentRefused; idempotent."""
         session.last_seen = self._clock.seconds()
         session.capacity = max(1, capacity)
@@ -313,6 +323,8 @@ class Sessions:
     def _attach(self, session: Session) -> Deferred[None]:
         session.attached = True
         worker = self._roster.get(session.worker)
+        if why := _wrong_agent(session, worker):
+            return fail(EnrolmentRefused(why))
         if isinstance(worker, Lifecycle) and session.attempt is not None:
             return worker.attach(session.attempt, session.key, partial(self._accepted, session))
         if isinstance(worker, PlainWorker) and session.attempt is None:
@@ -388,8 +400,8 @@ class Sessions:
         for session in list(self._open.values()):
             if session.suspected and now >= session.suspected_until:
                 self._lost(session, f"its agent is gone: {session.suspected}")
-            elif now - session.last_seen >= self.timeout:
-                self._lost(session, f"its agent was silent for {self.timeout:g} s")
+            elif now - session.last_seen >= (patience := session.patience or self.timeout):
+                self._lost(session, f"its agent was silent for {patience:g} s")
             elif session.leaving and not self._losses.is_busy(session):
                 if session.leaves_at is None:
                     session.leaves_at = now + LINGER
@@ -415,3 +427,15 @@ class Sessions:
         for session in self._open.values():
             while session.parked:
                 session.parked.popleft().errback(EnrolmentRefused("the controller is stopping"))
+
+
+def _wrong_agent(session: Session, worker: Post | None) -> str:
+    """Why the worker's builds are not for this kind of agent; "" if they are."""
+    if worker is None:
+        return ""
+    declared, bot = worker.plugin.labels.get(AGENT) == BOT, session.protocol == BOTS
+    if declared and not bot:
+        return f"worker {worker.name} is declared to have a bot, and this agent speaks {session.protocol}"
+    if bot and not declared and isinstance(worker, Lifecycle):
+        return f"worker {worker.name} is not declared to have a bot; give it labels={{{AGENT!r}: {BOT!r}}}"
+    return ""

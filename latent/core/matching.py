@@ -3,6 +3,8 @@
 The rules are those of `specs/peer.md`: every label of the build must match, exactly or by ``*`` on the worker's side; a label
 that the worker offers as ``!name`` must be required by the build; labels with empty values are ignored. A build without
 labels runs anywhere.
+
+Bots take payloads and nothing else, all other agents take steps. A worker whose agent is a bot offers ``agent=bot``.
 """
 
 from __future__ import annotations
@@ -11,19 +13,41 @@ from latent.model import Labels, Offer, Requirements
 
 ANY = "*"
 
+AGENT, BOT = "agent", "bot"
+"""The label by which a worker says that its agent is a bot."""
 
-def matches(requirements: Requirements, worker: str, offer: Offer) -> bool:
-    return not why_not(requirements, worker, offer)
+INSTANCE = "instance"
+"""The label by which a bot's worker says which instance it is of: builds of another, or of none, don't go there."""
 
 
-def why_not(requirements: Requirements, worker: str, offer: Offer) -> str:
-    """The first requirement that is not met, in words; empty if all are."""
+def matches(requirements: Requirements, worker: str, offer: Offer, *, payload: bool = False) -> bool:
+    return not why_not(requirements, worker, offer, payload=payload)
+
+
+def why_not(requirements: Requirements, worker: str, offer: Offer, *, payload: bool = False) -> str:
+    """The first requirement that is not met, in words; empty if all are. ``payload``: the build is one, and has no steps."""
     if requirements.workers is not None and worker not in requirements.workers:
         return f"only {_names(requirements.workers)} may run it"
-    return label_mismatch(requirements.labels, offer)
+    return label_mismatch(requirements.labels, offer, payload=payload)
 
 
-def label_mismatch(labels: Labels, offer: Offer) -> str:
+def is_bot(offer: Offer) -> bool:
+    return BOT in offer.get(AGENT, ())
+
+
+def with_agent(offer: Offer, *, bot: bool) -> Offer:
+    """What a worker offers once it is known whether its agent is a bot, whatever it says of that itself."""
+    others = {name: values for name, values in offer.items() if name != AGENT}
+    if bot:
+        own = others.pop(INSTANCE, None)
+        return {**others, AGENT: frozenset({BOT}), **({f"!{INSTANCE}": own} if own else {})}
+    rest = offer.get(AGENT, frozenset()) - {BOT}
+    return {**others, AGENT: rest} if rest else others
+
+
+def label_mismatch(labels: Labels, offer: Offer, *, payload: bool = False) -> str:
+    if payload != is_bot(offer):
+        return "only bots take payloads" if payload else "bots take payloads only, no steps"
     for name, value in labels.items():
         if not value:
             continue
@@ -36,6 +60,15 @@ def label_mismatch(labels: Labels, offer: Offer) -> str:
         if name.startswith("!") and not labels.get(name[1:]):
             return f"the worker only takes builds that require {name[1:]}"
     return ""
+
+
+def score(labels: Labels, offer: Offer) -> int:
+    """How well an offer that does not mismatch fits: an exact match of a label counts ten times as much as a ``*``."""
+    fit = 0
+    for name, value in labels.items():
+        if value:
+            fit += 10 if value in (offer.get(name) or offer.get(f"!{name}") or ()) else 1
+    return fit
 
 
 def _names(names: frozenset[str]) -> str:

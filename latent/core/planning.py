@@ -1,7 +1,8 @@
 """Which queued build goes to which worker, and why. Data in, decisions out.
 
 An instance that is up and free is preferred, then one that is coming up and has room, then a worker without an instance, then one
-whose instance has to go first. An idle instance that won't do for the build is replaced only when nothing else can serve it.
+whose instance has to go first. Among equals the one whose labels fit best goes first (`latent.core.matching.score`). An idle
+instance that won't do for the build is replaced only when nothing else can serve it.
 
 Builds that require the same come as one `Line`, and workers that offer the same are kept in one `_Group`, so that each pair is
 matched once however many there are of each; a line of which one build has to wait is not looked at further. The cost is linear
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, field, frozen
 
-from latent.core.matching import label_mismatch
+from latent.core.matching import label_mismatch, score
 from latent.model import Offer, Requirements
 
 WORKER = "worker"
@@ -39,10 +40,11 @@ Order = tuple[int, int]
 
 @frozen(kw_only=True)
 class Line:
-    """The queued builds that require the same, as (order, build) in order."""
+    """The queued builds that require the same, as (order, build) in order. ``payload``: that they are payloads, for bots."""
 
     requirements: Requirements
     builds: Sequence[tuple[Order, int]]
+    payload: bool = False
 
 
 @frozen(kw_only=True)
@@ -145,7 +147,7 @@ def plan(lines: Sequence[Line], seats: Sequence[Seat], limits: Limits, *, instan
     named = {seat.worker: seat for seat in seats}
     picky = [seat for seat in seats if seat.incompatible]
     idle = [seat for seat in picky if seat.idle and seat.availability is Availability.WARM and seat.free]
-    candidates = [_candidates(line.requirements, groups, named) for line in lines]
+    candidates = [_candidates(line, groups, named) for line in lines]
     begun: set[str] = set()
     decisions: list[Decision] = []
     waits = [""] * len(lines)
@@ -212,7 +214,8 @@ def _grouped(seats: Sequence[Seat]) -> list[_Group]:
     return list(groups.values())
 
 
-def _candidates(needs: Requirements, groups: list[_Group], named: dict[str, Seat]) -> _Candidates:
+def _candidates(line: Line, groups: list[_Group], named: dict[str, Seat]) -> _Candidates:
+    needs = line.requirements
     labels = dict(needs.labels)
     names = needs.workers
     if only := labels.pop(WORKER, ""):
@@ -226,10 +229,11 @@ def _candidates(needs: Requirements, groups: list[_Group], named: dict[str, Seat
         return _Candidates([], "no worker is declared")
     fitting, mismatch = [], ""
     for group in groups:
-        why = label_mismatch(labels, group.offer)
+        why = label_mismatch(labels, group.offer, payload=line.payload)
         if not why:
             fitting.append(group)
         mismatch = mismatch or why
+    fitting.sort(key=lambda group: -score(labels, group.offer))
     return _Candidates(fitting, f"no worker fits: {mismatch}")
 
 
