@@ -1,0 +1,49 @@
+"""A bot as the gateway knows it: its session, the leases that it was given, the call of its that waits for work."""
+
+from __future__ import annotations
+
+import hashlib
+
+from attrs import define, field
+from twisted.internet.defer import DeferredLock
+
+from latent.controller.sessions import Session
+from latent.gateways.rpc.bridge import Parked
+from latent.model import Lease
+from latent.wire import bots_pb2 as pb
+
+
+@define(eq=False)
+class Held:
+    """A lease that the bot was given. ``cancelled``: it is to end, and stays so until the bot knows; ``told``: it was told so."""
+
+    lease: Lease
+    cancelled: bool = False
+    told: bool = False
+
+
+@define(eq=False)
+class Bot:
+    """``name`` is the session's secret: whoever says it is the bot. ``id_hash``: of its bot_id, which may hold a token.
+
+    ``leases``: by run. ``calls``: changes of the leases wait for one another here. ``poll``: the call that waits for a lease.
+    ``status``: as it said last, a number of BotStatus.
+    """
+
+    session: Session
+    name: str
+    id_hash: str
+    status: int = pb.BOT_STATUS_UNSPECIFIED
+    leases: dict[int, Held] = field(factory=dict)
+    calls: DeferredLock = field(factory=DeferredLock)
+    poll: Parked | None = None
+
+    @property
+    def free(self) -> int:
+        """How many more leases it takes."""
+        return self.session.capacity - len(self.leases)
+
+
+def digest(secret: str) -> str:
+    """What is kept of a name or a bot_id, which may be seen where they may not."""
+    return hashlib.sha256(secret.encode()).hexdigest()
