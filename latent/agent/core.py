@@ -104,7 +104,9 @@ class Agent:
             return
         try:
             async with asyncio.timeout(self._options.farewell / 2):
-                await connection.call(calls.UNREGISTER, pb.Empty(), timeout=self._options.farewell / 2)
+                await connection.call(
+                    calls.UNREGISTER, pb.Empty(), timeout=self._options.farewell / 2, metadata=((calls.IDLE_KEY, "1"),)
+                )
         except (TimeoutError, CallRefused, SessionOver) as error:
             log.info("could not unregister: %s", error or "no answer")
 

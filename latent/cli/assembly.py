@@ -120,6 +120,7 @@ class Assembly:
                 secret=controller.store.secret,
                 clock=clock,
                 bind=config.peer.bind(port),
+                version=config.peer.version,
             )
 
         await self._listen("peer", config.peer, peer, controller)

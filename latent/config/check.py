@@ -11,7 +11,7 @@ from latent.config.builder import COMMAND, Builder
 from latent.config.lines import Path
 from latent.config.mistakes import Mistake, explain
 from latent.config.serving import cannot_serve
-from latent.config.settings import Buildbot, Config, Limits, Peer, Www
+from latent.config.settings import Buildbot, Config, Limits, PeerAgents, Www
 from latent.config.source import Faulty, Source
 from latent.errors import ConfigError
 from latent.worker.base import AbstractWorker
@@ -82,7 +82,7 @@ class _Checker:
             self._all_served(workers, builders)
         self._keys()
         so_far = len(mistakes)
-        peer = Peer(**self._section("protocols", "peer"))
+        peer = PeerAgents(**self._section("protocols", "peer"))
         buildbot = self._buildbot()
         www = self._www()
         if len(mistakes) == so_far:

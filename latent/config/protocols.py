@@ -27,6 +27,12 @@ EXTRA = "pip install 'latent[buildbot]'"
 NEEDED = {PB: (), MSGPACK: ("autobahn", "msgpack")}
 """The modules that a protocol needs beside latent's own; with TLS it needs OpenSSL too."""
 
+PEER_VERSIONS = range(12, 17)
+"""What Woodpecker's agents speak, from 3.0 to 3.17; the later ones only added fields."""
+
+LEAST_TOKEN = 16
+"""Characters: who has the token has every plain worker's builds."""
+
 TLS_KEYS = ("certificate", "key", "chain")
 
 
@@ -157,8 +163,27 @@ def sections() -> Mapping[Path, Mapping[str, Check]]:
         "tls": lambda subject, value: value,  # needs to know where the file is that it stands in
         "keepalive_interval": values.seconds,
     }
-    peer = {key: either[key] for key in ("interface", "advertise")} | {"port": values.port}
+    peer: dict[str, Check] = {
+        **{key: either[key] for key in ("interface", "advertise")},
+        "port": values.port,
+        "token": partial(_or_none, _token),
+        "version": _version,
+    }
     return {("protocols", "peer"): peer, **{("protocols", protocol): either for protocol in BUILDBOT}}
+
+
+def _token(subject: str, value: Any) -> str:
+    remedy = f"write a string of at least {LEAST_TOKEN} characters that nobody guesses"
+    given = values.text(subject, value, remedy=remedy)
+    if len(given) < LEAST_TOKEN:
+        raise ConfigError(f"{subject} has {len(given)} characters; {remedy}")
+    return given
+
+
+def _version(subject: str, value: Any) -> int:
+    if type(value) is not int or value not in PEER_VERSIONS:
+        raise ConfigError(f"{subject} is {shown(value)}; write a number from {PEER_VERSIONS[0]} to {PEER_VERSIONS[-1]}")
+    return value
 
 
 def _or_none(check: Any, subject: str, value: Any) -> Any:

@@ -34,6 +34,19 @@ class Peer:
         return f"[{self.interface}]" if ":" in self.interface else self.interface
 
 
+def _blanked(secret: str | None) -> str:
+    return "None" if secret is None else "'...'"
+
+
+@frozen(kw_only=True)
+class PeerAgents(Peer):
+    """Where agents attach that speak the peer protocol. ``token``: with it any plain worker's agent may come, see
+    `latent.controller.sessions.Sessions.name`. ``version``: told to agents that do not tell which one is theirs."""
+
+    token: str | None = field(default=None, repr=_blanked)
+    version: int = 16
+
+
 @frozen(kw_only=True)
 class Tls:
     """Files in PEM, absolute. ``chain``: certificates between the controller's own and the authority's."""
@@ -86,7 +99,7 @@ class Config:
     path: Path
     workers: Mapping[str, AbstractWorker]
     builders: Mapping[str, Builder] = field(factory=dict)
-    peer: Peer = field(factory=Peer)
+    peer: PeerAgents = field(factory=PeerAgents)
     buildbot: Mapping[str, Buildbot] = field(factory=dict)
     db_url: str
     www: Www | None = None

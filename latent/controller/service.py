@@ -20,7 +20,7 @@ from latent.controller.clock import Clock
 from latent.controller.dispatcher import Dispatcher
 from latent.controller.failures import explained
 from latent.controller.health import HealthItem, health
-from latent.controller.identity import Identity
+from latent.controller.identity import Identity, token_hash
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.plain import PlainWorker
 from latent.controller.queue import BuildQueue
@@ -114,6 +114,8 @@ class Controller:
             lease_seconds=config.limits.lease_seconds,
             session_timeout=config.limits.session_timeout,
         )
+        if config.peer.token is not None:
+            self.dispatcher.sessions.shared = token_hash(config.peer.token)
         self.scheduler = Scheduler(store, clock, self.roster, self.queue, self.dispatcher, _limits(config))
         self.reaper = Reaper(store, clock, self.roster, self.identity)
         self.problems: list[str] = []

@@ -28,6 +28,9 @@ RESULT_KEY = "latent-result"
 EXIT_CODE_KEY = "latent-exit-code"
 """Metadata of Done: the exit code of the first failed step, likewise."""
 
+IDLE_KEY = "latent-idle"
+"""Metadata of UnregisterAgent: our agent runs nothing any more, whatever the controller thinks."""
+
 MAX_MESSAGE = 4 * 1024 * 1024
 """Bytes; what a stock client receives at most, hence what either side may send."""
 

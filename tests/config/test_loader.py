@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from latent.config.loader import load
-from latent.config.settings import Config, Limits, Peer, Www
+from latent.config.settings import Config, Limits, PeerAgents, Www
 from latent.errors import ConfigError
 from tests.config.conftest import Load
 
@@ -26,7 +26,7 @@ def test_defaults(loaded: Load, tmp_path: Path) -> None:
         path=tmp_path / "master.cfg",
         workers=config.workers,
         builders={},
-        peer=Peer(port=0, interface="127.0.0.1", advertise=None),
+        peer=PeerAgents(port=0, interface="127.0.0.1", advertise=None),
         db_url=f"sqlite:///{tmp_path}/state/latent.sqlite",
         www=None,
         limits=Limits(max_instances=None, max_starting=None, session_timeout=60.0, lease_seconds=60.0),
@@ -41,7 +41,8 @@ def test_everything(loaded: Load) -> None:
         WORKERS
         + """
 c["builders"] = [Builder("b", ["true"])]
-c["protocols"] = {"peer": {"port": 9989, "interface": "0.0.0.0", "advertise": "[::1]:9989"}}
+peer = {"port": 9989, "interface": "0.0.0.0", "advertise": "[::1]:9989", "token": "sixteen-letters!", "version": 14}
+c["protocols"] = {"peer": peer}
 c["db"] = {"url": "postgresql+psycopg://u:p@h/d"}
 c["www"] = {"port": 8010, "interface": "::"}
 c["limits"] = {"max_instances": 5, "max_starting": None, "session_timeout": 30, "lease_seconds": 90.5}
@@ -50,7 +51,8 @@ c["journal_days"] = None
 """
     )
     assert list(config.builders) == ["b"]
-    assert config.peer == Peer(port=9989, interface="0.0.0.0", advertise="[::1]:9989")
+    assert config.peer == PeerAgents(port=9989, interface="0.0.0.0", advertise="[::1]:9989", token="sixteen-letters!", version=14)
+    assert "letters" not in repr(config)
     assert config.db_url == "postgresql+psycopg://u:p@h/d"
     assert config.www == Www(port=8010, interface="::")
     assert config.limits == Limits(max_instances=5, session_timeout=30.0, lease_seconds=90.5)
@@ -183,7 +185,19 @@ junk = st.recursive(
     max_leaves=6,
 )
 KEYS = ["workers", "builders", "protocols", "db", "www", "limits", "title", "journal_days"]
-INNER = ["peer", "port", "interface", "advertise", "url", "max_instances", "max_starting", "session_timeout", "lease_seconds"]
+INNER = [
+    "peer",
+    "port",
+    "interface",
+    "advertise",
+    "token",
+    "version",
+    "url",
+    "max_instances",
+    "max_starting",
+    "session_timeout",
+    "lease_seconds",
+]
 section = st.dictionaries(st.sampled_from(INNER), junk, max_size=3)
 
 

@@ -45,6 +45,7 @@ class FakeSession:
     capacity: int = 1
     labels: dict = field(factory=dict)
     info: dict = field(factory=dict)
+    attached: bool = False
     closed: bool = False
     reason: str = ""
     touched: int = 0
@@ -78,7 +79,7 @@ class World:
     def __init__(self):
         self.sessions = {}
         self.tokens = {"one-time": ("w", 1), "two": ("w", 2)}
-        self.passwords = {"plain-password": "p"}
+        self.passwords = {"plain-password": "p", "shared": ""}
         self.used = set()
         self.queue = deque()
         self.parked = []
@@ -174,10 +175,24 @@ class World:
         if self.attach_refused:
             raise EnrolmentRefused(self.attach_refused)
         session.capacity, session.labels, session.info = capacity, dict(labels), dict(info)
+        session.attached = True
 
     def touch(self, session):
         session.touched += 1
         self.changed.set()
+
+    async def resume(self, session_id):
+        raise EnrolmentRefused(f"session {session_id} is closed")
+
+    async def name(self, session, worker):
+        if worker != "p":
+            raise EnrolmentRefused(f"{worker!r} is no plain worker's name")
+        session.worker = worker
+
+    async def leave(self, session, reason):
+        if not any(run.session is session and not run.outcomes and not run.lost for run in self.runs.values()):
+            await self.close(session, reason)
+        session.reason = reason
 
     async def close(self, session, reason):
         session.closed, session.reason = True, reason

@@ -135,7 +135,7 @@ class PeerGateway:
         caller = None
         if handler is not None:
             metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-            caller = self._handlers.caller(metadata)
+            caller = await self._handlers.caller(metadata)
         try:
             request = call.parse_request(data)
         except DecodeError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, TimeoutError
@@ -56,7 +57,7 @@ class Handlers:
         self._longest_wait = longest_wait
         self._memory = Memory()
         self._parked: set[Parked] = set()
-        self._filters: dict[int, dict[str, str]] = {}
+        self._filters: WeakKeyDictionary[Session, dict[str, str]] = WeakKeyDictionary()
 
     def release(self) -> None:
         """Let all parked calls go: the controller is stopping."""
@@ -70,31 +71,36 @@ class Handlers:
         known = request.agent_id if request.agent_id > 0 else None
         session = None
         if known is not None and request.agent_token.count(".") == 2:
-            session = self._refreshed(request.agent_token, known)
+            session = await self._refreshed(request.agent_token, known)
         if session is None:
             session = await carried_out(self._sessions.enrol(request.agent_token, PROTOCOL, known))
         return pb.AuthResponse(status="ok", agent_id=session.id, access_token=self._tokens.issue(session.id))
 
-    def _refreshed(self, token: str, session_id: int) -> Session | None:
+    async def _refreshed(self, token: str, session_id: int) -> Session | None:
         """None when it is not one of our access tokens: an enrolment token may contain dots too."""
         try:
             if self._tokens.verify(token, REFRESH_LEEWAY) != session_id:
                 return None
         except EnrolmentRefused:
             return None
-        return self._session(session_id)
+        return await self._session(session_id)
 
-    def caller(self, metadata: Mapping[str, str]) -> Caller:
+    async def caller(self, metadata: Mapping[str, str]) -> Caller:
         """The session that the call's access token belongs to. Raises EnrolmentRefused."""
         token = metadata.get(calls.TOKEN_KEY)
         if not token:
             raise EnrolmentRefused("no access token came with the call; call Auth first")
-        session = self._session(self._tokens.verify(token))
+        session = await self._session(self._tokens.verify(token))
         self._sessions.touch(session)
         return Caller(session, metadata)
 
-    def _session(self, session_id: int) -> Session:
-        session: Session = self._sessions.get(session_id)
+    async def _session(self, session_id: int) -> Session:
+        """A stock agent that could not reach the controller for a while calls Auth again only when half an hour is over."""
+        session: Session
+        try:
+            session = self._sessions.get(session_id)
+        except EnrolmentRefused:
+            session = await carried_out(self._sessions.resume(session_id))
         return session
 
     # --- the agent's life ----------------------------------------------------------------------------------------------------
@@ -114,15 +120,18 @@ class Handlers:
         about = {"platform": info.platform, "backend": info.backend, calls.HOSTNAME_KEY: caller.metadata.get(calls.HOSTNAME_KEY)}
         known = {name: value for name, value in about.items() if value}
         await self._attach(
-            caller.session,
+            caller,
             capacity=min(max(1, info.capacity), CAPACITY_LIMIT),
             labels={**known, **info.customLabels},
             info={**known, "version": info.version},
         )
         return pb.RegisterAgentResponse(agent_id=caller.session.id)
 
-    async def _attach(self, session: Session, *, capacity: int, labels: dict[str, str], info: dict[str, str]) -> None:
+    async def _attach(self, caller: Caller, *, capacity: int, labels: dict[str, str], info: dict[str, str]) -> None:
+        session = caller.session
         try:
+            if not session.worker:
+                await carried_out(self._sessions.name(session, caller.metadata.get(calls.HOSTNAME_KEY, "")))
             await carried_out(self._sessions.attach(session, capacity=capacity, labels=labels, info=info))
         except EnrolmentRefused as error:
             raise Refusal(Code.PERMISSION_DENIED, str(error)) from error
@@ -133,8 +142,9 @@ class Handlers:
         return pb.Empty()
 
     async def unregister(self, caller: Caller, request: pb.Empty) -> pb.Empty:
-        self._filters.pop(caller.session.id, None)
-        await carried_out(self._sessions.close(caller.session, "its agent has unregistered"))
+        """A stock agent unregisters first and then ends what it runs; ours has ended everything by then, and says so."""
+        leave = self._sessions.close if calls.IDLE_KEY in caller.metadata else self._sessions.leave
+        await carried_out(leave(caller.session, "its agent has unregistered"))
         return pb.Empty()
 
     # --- work ----------------------------------------------------------------------------------------------------------------
@@ -142,27 +152,29 @@ class Handlers:
     async def next(self, caller: Caller, request: pb.NextRequest) -> pb.NextResponse:
         """Parks until there is work. Answered without a workflow now and then, which means: ask again."""
         session = caller.session
-        await self._offer(session, dict(request.filter.labels))
+        await self._offer(caller, dict(request.filter.labels))
         while True:
             lease = await self._park(session, self._dispatcher.next_lease(session))
             if lease is None:
                 return pb.NextResponse()
             work = workflow(lease, session.attempt)
             if len(work.payload) <= LEASE_LIMIT:
-                self._memory.leased(lease)
+                self._memory.leased(lease, session)
                 return pb.NextResponse(workflow=work)
             size = f"the build's steps take {len(work.payload)} bytes, an agent can be given {LEASE_LIMIT}"
             outcome = Outcome(result=Result.EXCEPTION, error=size)
             await carried_out(self._dispatcher.finished(session, lease.run_id, outcome, self._clock.seconds()))
 
-    async def _offer(self, session: Session, labels: dict[str, str]) -> None:
-        """A stock agent says most of its labels only here, the same each time."""
-        if self._filters.get(session.id) == labels:
+    async def _offer(self, caller: Caller, labels: dict[str, str]) -> None:
+        """A stock agent says most of its labels only here, the same each time. One that registered with a session before this one
+        says nothing else."""
+        session = caller.session
+        if self._filters.get(session) == labels:
             return
         merged = {**session.labels, **labels}
-        if merged != session.labels:
-            await self._attach(session, capacity=session.capacity, labels=merged, info=dict(session.info))
-        self._filters[session.id] = labels
+        if merged != session.labels or not session.attached:
+            await self._attach(caller, capacity=session.capacity, labels=merged, info=dict(session.info))
+        self._filters[session] = labels
 
     async def wait(self, caller: Caller, request: pb.WaitRequest) -> pb.WaitResponse:
         """True for a cancellation. May come before Init."""
@@ -243,7 +255,7 @@ class Handlers:
                 self._memory.forget(run_id)
                 raise
         await carried_out(self._dispatcher.finished(session, run_id, outcome, now))
-        self._memory.finished(run_id, now)
+        self._memory.finished(run_id, session, now)
         return pb.Empty()
 
     # --- the rest ------------------------------------------------------------------------------------------------------------
@@ -262,7 +274,7 @@ class Handlers:
         """Raises NotYourRun when the run is neither remembered nor the session's."""
         memory = self._memory.known(run_id)
         if memory is None:
-            memory = self._memory.recalled(run_id, await carried_out(self._dispatcher.recall(session, run_id)))
+            memory = self._memory.recalled(run_id, session, await carried_out(self._dispatcher.recall(session, run_id)))
         return memory
 
     def _refuse_finished(self, run_id: int, call: str) -> None:

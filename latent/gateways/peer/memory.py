@@ -10,16 +10,22 @@ from collections import OrderedDict
 
 from attrs import define, field
 
+from latent.gateways.peer.ports import Session
 from latent.model import Lease, LogLine, Recollection, StepState, StepStatus
 
 KEPT = 300.0
 """Seconds that a finished run is remembered: as long as its logs may come (specs/peer.md, "Log")."""
 
 
+ROOM = 1000
+"""Runs that are remembered before anybody looks whether some of them can be forgotten."""
+
+
 @define
 class RunMemory:
     """``lease`` None: it is over, and was handed out before the gateway started. ``lines``: next log line number by step."""
 
+    session: Session
     lease: Lease | None = None
     steps: dict[str, StepState] = field(factory=dict)
     lines: dict[str, int] = field(factory=dict)
@@ -73,28 +79,31 @@ class RunMemory:
 
 
 class Memory:
-    """The runs by id."""
+    """The runs by id. Those that end are forgotten after a while, those that are lost when their session is closed."""
 
     def __init__(self) -> None:
         self._runs: dict[int, RunMemory] = {}
         self._finished: OrderedDict[int, float] = OrderedDict()
+        self._full = ROOM
 
     def __len__(self) -> int:
         return len(self._runs)
 
-    def recalled(self, run_id: int, known: Recollection) -> RunMemory:
+    def recalled(self, run_id: int, session: Session, known: Recollection) -> RunMemory:
         """What was asked of the dispatcher, unless another call has been faster."""
-        recalled = RunMemory(known.lease, {state.uuid: state for state in known.steps}, dict(known.lines))
+        self._make_room()
+        recalled = RunMemory(session, known.lease, {state.uuid: state for state in known.steps}, dict(known.lines))
         return self._runs.setdefault(run_id, recalled)
 
     def known(self, run_id: int) -> RunMemory | None:
         return self._runs.get(run_id)
 
-    def leased(self, lease: Lease) -> None:
-        self._runs.setdefault(lease.run_id, RunMemory()).lease = lease
+    def leased(self, lease: Lease, session: Session) -> None:
+        self._make_room()
+        self._runs.setdefault(lease.run_id, RunMemory(session)).lease = lease
 
-    def finished(self, run_id: int, now: float) -> None:
-        self._runs.setdefault(run_id, RunMemory()).finished_at = now
+    def finished(self, run_id: int, session: Session, now: float) -> None:
+        self._runs.setdefault(run_id, RunMemory(session)).finished_at = now
         self._finished[run_id] = now
         while self._finished and next(iter(self._finished.values())) < now - KEPT:
             self._runs.pop(self._finished.popitem(last=False)[0], None)
@@ -102,3 +111,10 @@ class Memory:
     def forget(self, run_id: int) -> None:
         self._runs.pop(run_id, None)
         self._finished.pop(run_id, None)
+
+    def _make_room(self) -> None:
+        if len(self._runs) < self._full:
+            return
+        for run_id in [number for number, memory in self._runs.items() if memory.session.closed]:
+            self.forget(run_id)
+        self._full = max(ROOM, 2 * len(self._runs))

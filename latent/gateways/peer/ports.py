@@ -21,11 +21,12 @@ class Session(Protocol):
     capacity: int
     labels: dict[str, str]
     info: dict[str, JSON]
+    attached: bool
     closed: bool
 
 
 class Sessions(Protocol):
-    """Who is attached. `enrol`, `get` and `attach` raise EnrolmentRefused."""
+    """Who is attached. `enrol`, `get`, `attach`, `resume` and `name` raise EnrolmentRefused."""
 
     def enrol(self, token: str, protocol: str, session_id: int | None = None) -> Answer: ...
 
@@ -34,6 +35,12 @@ class Sessions(Protocol):
     def attach(self, session: Any, *, capacity: int, labels: Mapping[str, str], info: Mapping[str, JSON]) -> Answer: ...
 
     def touch(self, session: Any) -> None: ...
+
+    def resume(self, session_id: int) -> Answer: ...
+
+    def name(self, session: Any, worker: str) -> Answer: ...
+
+    def leave(self, session: Any, reason: str) -> Answer: ...
 
     def close(self, session: Any, reason: str) -> Answer: ...
 
