@@ -206,3 +206,18 @@ def test_every_plan_can_be_carried_out(seats: list[Seat], needs: list[Requiremen
 def _begun(planned: Plan, named: dict[str, Seat], kinds: Iterable[Availability]) -> int:
     workers = {one.worker for one in planned.decisions if isinstance(one, Start)}
     return sum(named[worker].availability in kinds for worker in workers)
+
+
+def test_the_worker_whose_labels_fit_best_goes_first() -> None:
+    """One that offers a label's value comes before one that offers any; an instance that is up comes before both."""
+    anything = {"os": frozenset("*"), "cpu": frozenset("*")}
+    seats = [
+        seat("any", offer=anything),
+        seat("half", offer={"os": frozenset({"linux"}), "cpu": frozenset("*")}),
+        seat("both", offer={"os": frozenset({"linux"}), "cpu": frozenset({"8"})}),
+    ]
+    needs = Requirements(labels={"os": "linux", "cpu": "8", "disk": ""})
+    planned = plan([line(1, 2, 3, needs=needs)], seats, NO_LIMITS)
+    assert [name for _, _, name in places(planned)] == ["both", "half", "any"]
+    warm = [*seats, seat("warm", WARM, offer=anything)]
+    assert places(plan([line(1, needs=needs)], warm, NO_LIMITS)) == [("assign", 1, "warm")]
