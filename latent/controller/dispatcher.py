@@ -34,6 +34,7 @@ from latent.model import (
     Recollection,
     Result,
     StepState,
+    StepStatus,
 )
 from latent.store import builds as rows
 from latent.store.database import Store
@@ -302,8 +303,10 @@ class Dispatcher:
         return Recollection(lease=None if run is None else self.lease_of(run), steps=tuple(steps), lines=lines)
 
     async def step_changed(self, session: Session, run_id: int, state: StepState) -> None:
-        """Raises NotYourRun."""
+        """Raises NotYourRun. Of a run that is over only the ends of its steps are taken."""
         await self._known(session, run_id)
+        if run_id not in self._runs and state.status is StepStatus.RUNNING:
+            raise NotYourRun(f"run {run_id} is over: no step of it can begin")
         await self._store.write(lambda conn: rows.set_step(conn, run_id, state))
 
     async def logged(self, session: Session, run_id: int, lines: Sequence[LogLine]) -> None:
@@ -316,6 +319,7 @@ class Dispatcher:
         """The agent says how it ended. Raises NotYourRun; idempotent."""
         if run_id not in self._runs:
             await self._known(session, run_id)
+            await self._aftermath.cancelled(session, run_id)  # what was lost is not its agent's to end
             await self._store.write(lambda conn: None)  # said again, perhaps while the first is on its way to the disk
             return
         run = self._owned(session, run_id)

@@ -165,7 +165,8 @@ def test_an_agent_whose_lease_lapsed_is_refused_what_it_still_says(tmp_path: Pat
         assert harness.runs(build)[0].run.error_code == "lease_expired"
         with pytest.raises(NotYourRun):
             agent.renew()
-        agent.finish(Result.FAILURE)
+        with pytest.raises(NotYourRun, match="no longer"):
+            agent.finish(Result.FAILURE)
         assert harness.result(build) is None, "what the run was that lapsed does not count"
 
 
