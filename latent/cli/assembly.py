@@ -12,10 +12,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from latent.config.loader import load
-from latent.config.settings import Buildbot, Config, Peer
+from latent.config.settings import Bots, Buildbot, Config, Peer
 from latent.controller.clock import WallClock
 from latent.controller.service import Controller
 from latent.errors import ConfigError
+from latent.gateways.bots import BotsGateway, Desk
 from latent.gateways.buildbot.attendance import Controller as Attended
 from latent.gateways.buildbot.door import Door
 from latent.gateways.buildbot.gateway import BuildbotGateway
@@ -124,6 +125,8 @@ class Assembly:
             )
 
         await self._listen("peer", config.peer, peer, controller)
+        if config.bots is not None:
+            await self._listen_to_bots(config.bots, controller, clock)
         if not config.buildbot:
             return
         attended = Attended(sessions=controller.sessions, dispatcher=controller.dispatcher, clock=clock)
@@ -143,6 +146,21 @@ class Assembly:
                 )
 
             await self._listen(protocol, settings, buildbot, controller)
+
+    async def _listen_to_bots(self, settings: Bots, controller: Controller, clock: WallClock) -> None:
+        desk = Desk(
+            sessions=controller.sessions,
+            dispatcher=controller.dispatcher,
+            roster=controller.roster,
+            store=controller.store,
+            clock=clock,
+            when_planned=controller.scheduler.when_planned,
+        )
+
+        def bots(port: int) -> Gateway:
+            return BotsGateway(desk, bind=settings.bind(port), instances=settings.instances, keep_alive=settings.keep_alive)
+
+        await self._listen("bots", settings, bots, controller)
 
     async def _listen(self, protocol: str, settings: Peer, make: Callable[[int], Gateway], controller: Controller) -> None:
         """Agents are told an address once, so the same port is taken again after a restart as long as it is free."""

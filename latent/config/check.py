@@ -11,7 +11,7 @@ from latent.config.builder import COMMAND, Builder
 from latent.config.lines import Path
 from latent.config.mistakes import Mistake, explain
 from latent.config.serving import cannot_serve
-from latent.config.settings import Buildbot, Config, Limits, PeerAgents, Www
+from latent.config.settings import Bots, Buildbot, Config, Limits, PeerAgents, Www
 from latent.config.source import Faulty, Source
 from latent.errors import ConfigError
 from latent.worker.base import AbstractWorker
@@ -84,9 +84,10 @@ class _Checker:
         so_far = len(mistakes)
         peer = PeerAgents(**self._section("protocols", "peer"))
         buildbot = self._buildbot()
+        bots = self._bots(workers)
         www = self._www()
         if len(mistakes) == so_far:
-            for path, message in protocols.conflicts({"peer": peer, **buildbot}, www):
+            for path, message in protocols.conflicts({"peer": peer, **({"bots": bots} if bots else {}), **buildbot}, www):
                 self._note(path, message)
         db_url = self._database()
         limits = Limits(**self._section("limits"))
@@ -103,6 +104,7 @@ class _Checker:
             builders=builders,
             peer=peer,
             buildbot=buildbot,
+            bots=bots,
             www=www,
             db_url=db_url,
             limits=limits,
@@ -193,6 +195,17 @@ class _Checker:
                 for message in error.errors:
                     self._note(("protocols", protocol), message)
         return found
+
+    def _bots(self, workers: Mapping[str, AbstractWorker]) -> Bots | None:
+        named = self._c.get("protocols")
+        so_far = len(self._source.mistakes)
+        bots = None
+        if isinstance(named, Mapping) and named.get(protocols.BOTS) is not None:
+            bots = Bots(**self._section("protocols", protocols.BOTS))
+        if len(self._source.mistakes) == so_far:
+            for message in protocols.strangers(workers, bots):
+                self._note(("workers",), message)
+        return bots
 
     def _www(self) -> Www | None:
         section = self._section("www")

@@ -9,7 +9,7 @@ from attrs import asdict, astuple, fields, frozen
 from latent.config.builder import Builder
 from latent.config.database import without_password
 from latent.config.protocols import BUILDBOT
-from latent.config.settings import Buildbot, Config
+from latent.config.settings import Bots, Buildbot, Config
 from latent.worker.declaration import Declaration
 
 
@@ -146,6 +146,7 @@ def _fixed(config: Config) -> dict[str, Any]:
             for protocol in BUILDBOT
             for field in fields(Buildbot)
         },
+        **{f"protocols.bots.{field.name}": getattr(config.bots, field.name, None) for field in fields(Bots)},
         "www.port": None if config.www is None else config.www.port,
         "www.interface": None if config.www is None else config.www.interface,
     }

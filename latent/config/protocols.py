@@ -12,8 +12,9 @@ from typing import Any
 
 from latent.config import values
 from latent.config.lines import Path
-from latent.config.settings import Buildbot, Peer, Tls, Www
+from latent.config.settings import Bots, Buildbot, Peer, Tls, Www
 from latent.errors import ConfigError
+from latent.worker.base import AbstractWorker
 from latent.worker.words import did_you_mean, kind, shown
 
 Check = Callable[[str, Any], Any]
@@ -30,8 +31,12 @@ NEEDED = {PB: (), MSGPACK: ("autobahn", "msgpack")}
 PEER_VERSIONS = range(12, 17)
 """What Woodpecker's agents speak, from 3.0 to 3.17; the later ones only added fields."""
 
+LEAST_KEEP_ALIVE = 5.0
+
 LEAST_TOKEN = 16
 """Characters: who has the token has every plain worker's builds."""
+
+BOTS = "bots"
 
 TLS_KEYS = ("certificate", "key", "chain")
 
@@ -169,7 +174,13 @@ def sections() -> Mapping[Path, Mapping[str, Check]]:
         "token": partial(_or_none, _token),
         "version": _version,
     }
-    return {("protocols", "peer"): peer, **{("protocols", protocol): either for protocol in BUILDBOT}}
+    bots: dict[str, Check] = {
+        **{key: either[key] for key in ("interface", "advertise")},
+        "port": values.port,
+        "instances": _instances,
+        "keep_alive": _keep_alive,
+    }
+    return {("protocols", "peer"): peer, ("protocols", BOTS): bots, **{("protocols", protocol): either for protocol in BUILDBOT}}
 
 
 def _token(subject: str, value: Any) -> str:
@@ -184,6 +195,40 @@ def _version(subject: str, value: Any) -> int:
     if type(value) is not int or value not in PEER_VERSIONS:
         raise ConfigError(f"{subject} is {shown(value)}; write a number from {PEER_VERSIONS[0]} to {PEER_VERSIONS[-1]}")
     return value
+
+
+def _instances(subject: str, value: Any) -> tuple[str, ...]:
+    remedy = "write a list of names; '' is that of bots that say none"
+    if not isinstance(value, list | tuple) or not value:
+        raise ConfigError(f"{subject} is {shown(value)}; {remedy}")
+    for name in value:
+        if not isinstance(name, str) or name != name.strip("/") or not values.encodes(name):
+            raise ConfigError(f"{subject} has {shown(name)}, which is no instance's name; {remedy}")
+    return tuple(dict.fromkeys(value))
+
+
+def _keep_alive(subject: str, value: Any) -> float:
+    given = values.seconds(subject, value)
+    if given < LEAST_KEEP_ALIVE:
+        raise ConfigError(f"{subject} is {given:g}, too short for a bot to call in time; write {LEAST_KEEP_ALIVE:g} or more")
+    return given
+
+
+def strangers(workers: Mapping[str, AbstractWorker], bots: Bots | None) -> list[str]:
+    """The workers whose bots have nowhere to come to."""
+    found = []
+    for name, worker in workers.items():
+        if worker.labels.get("agent") != "bot":
+            continue
+        instance = worker.labels.get("instance", "")
+        if bots is None:
+            found.append(
+                f"worker {name!r} has a bot, and nothing listens for bots; write c['protocols'] = {{'bots': {{'port': 0}}}}"
+            )
+        elif instance not in bots.instances:
+            known = did_you_mean(instance, bots.instances, "c['protocols']['bots']['instances']")
+            found.append(f"worker {name!r} is of instance {instance!r}, which is not served; {known}")
+    return found
 
 
 def _or_none(check: Any, subject: str, value: Any) -> Any:

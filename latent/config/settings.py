@@ -66,6 +66,17 @@ class Buildbot(Peer):
 
 
 @frozen(kw_only=True)
+class Bots(Peer):
+    """Where bots attach. ``instances``: the names that they may come to; a worker's label ``instance`` says which is its own.
+
+    ``keep_alive``: seconds after which a bot that has nothing to do, and says nothing, is gone.
+    """
+
+    instances: tuple[str, ...] = ("",)
+    keep_alive: float = 600.0
+
+
+@frozen(kw_only=True)
 class Www:
     """Where the HTTP API listens on TCP, beside its local socket. ``port`` 0: any free one."""
 
@@ -91,9 +102,9 @@ class Limits:
 class Config:
     """All that master.cfg says. ``workers`` has pools expanded; it and ``builders`` are in the order of the file.
 
-    ``buildbot``: those of Buildbot's protocols that are served, by their names. ``db_url`` is an SQLAlchemy URL, its SQLite path
-    absolute. ``www`` None: the API has only its local socket. ``journal_days``: how long the history of workers is kept; None is
-    for ever.
+    ``buildbot``: those of Buildbot's protocols that are served, by their names. ``bots`` None: no bots are. ``db_url`` is an
+    SQLAlchemy URL, its SQLite path absolute. ``www`` None: the API has only its local socket. ``journal_days``: how long the
+    history of workers is kept; None is for ever.
     """
 
     path: Path
@@ -101,6 +112,7 @@ class Config:
     builders: Mapping[str, Builder] = field(factory=dict)
     peer: PeerAgents = field(factory=PeerAgents)
     buildbot: Mapping[str, Buildbot] = field(factory=dict)
+    bots: Bots | None = None
     db_url: str
     www: Www | None = None
     limits: Limits = field(factory=Limits)

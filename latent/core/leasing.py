@@ -230,7 +230,7 @@ def _interrupted(state: Running, code: str, reason: str) -> Over:
         status=RunStatus.INTERRUPTED,
         lease=LeaseState.CANCELLED,
         result=Result.EXCEPTION if worn_out else None,
-        reason=f"{reason} (tried {state.tries} times)" if worn_out else reason,
+        reason=f"aborted: {reason} (tried {state.tries} times)" if worn_out else reason,
         error_code=code,
         error_msg=reason,
     )

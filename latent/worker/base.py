@@ -180,6 +180,23 @@ class AbstractLatentWorker(AbstractWorker):
             "WOODPECKER_BACKEND": "local",
         }
 
+    def bot_environment(self) -> dict[str, str]:
+        """The variables by which a bot of the Remote Workers API is told where to attach as this attempt.
+
+        Its token goes into the metadata ``authorization: Bearer ...`` of its calls (a stock bot's access token) or into its bot_id.
+        PluginError outside an attempt; LatentWorkerConfigurationError when the controller does not listen for bots.
+        """
+        enrolment = enrolled(self, "bot_environment")
+        server = enrolment.servers.get("bots")
+        if server is None:
+            raise LatentWorkerConfigurationError("no gateway listens for bots; set c['protocols'] = {'bots': {'port': 9990}}")
+        return {
+            "LATENT_BOTS_SERVER": server,
+            "LATENT_BOTS_INSTANCE": self.labels.get("instance", ""),
+            "LATENT_BOT_TOKEN": enrolment.agent_token,
+            "LATENT_WORKER": enrolment.attempt.worker,
+        }
+
     def getRandomPass(self) -> str:
         """The attempt's agent token: the same while the instance is up. PluginError outside an attempt."""
         return enrolled(self, "getRandomPass").agent_token
