@@ -183,7 +183,7 @@ class AbstractLatentWorker(AbstractWorker):
     def bot_environment(self) -> dict[str, str]:
         """The variables by which a bot of the Remote Workers API is told where to attach as this attempt.
 
-        Its token goes into the metadata ``authorization: Bearer ...`` of its calls (a stock bot's access token) or into its bot_id.
+        Its token goes into the metadata ``authorization: Bearer ...`` of its calls (as a stock bot's access token) or bot_id.
         PluginError outside an attempt; LatentWorkerConfigurationError when the controller does not listen for bots.
         """
         enrolment = enrolled(self, "bot_environment")

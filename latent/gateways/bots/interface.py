@@ -162,12 +162,12 @@ class BotsInterface:
             bot.poll.release(DuplicateBotSessionError("the bot has made another call since"))
         bot.status = bot_session.status
         self._desk.sessions.touch(bot.session)
-        if not self._desk.beats(bot, bot_session.leases):
-            try:
+        try:
+            if not self._desk.beats(bot, bot_session.leases):
                 await carried_out(self._desk.synchronise(bot, bot_session.leases))
-            except LeaseLostError as error:
-                await carried_out(self._desk.sessions.close(bot.session, f"its bot and the controller disagree: {error}"))
-                raise
+        except LeaseLostError as error:
+            await carried_out(self._desk.sessions.close(bot.session, f"its bot and the controller disagree: {error}"))
+            raise
         if bot.status == pb.BOT_TERMINATING:
             await carried_out(self._terminate(bot))
         await self._assign(bot, deadline)
