@@ -19,6 +19,7 @@ The tree; what happens next depends on the type alone::
       StoreError                              durable state can't be read or written
         RunNotFound                             no run has this id
         MachineBusy                             the machine has a live run already (`latent.store.runs`)
+        RunsRefused                             records of another store that can't be taken in (`latent.store.runs`)
         StoreCorrupt                            what is on disk is not what was written
       NotFound                                a build, worker or log that nobody knows
 """

@@ -124,6 +124,7 @@ def show_build(screen: Screen, doc: dict[str, Any], now: float) -> None:
             ("properties", words.pairs(doc["properties"])),
             ("commands", "\n".join(words.command(step) for step in doc["steps"])),
             ("payload", words.payload(doc["payload"])),
+            ("dispatched", words.dispatch(doc["dispatch"])),
         ]
     )
     if not doc["runs"]:

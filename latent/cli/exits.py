@@ -27,6 +27,7 @@ class ExitCode(enum.IntEnum):
     EXCEPTION = 10
     TIMEOUT = 11
     CANCELLED = 12
+    BUSY = 13
     INTERRUPTED = 130
 
 
@@ -37,13 +38,14 @@ MEANINGS = {
     ExitCode.CONFIG: "master.cfg is missing or wrong",
     ExitCode.NOT_RUNNING: "no controller answers",
     ExitCode.RUNNING: "start: a controller is running already",
-    ExitCode.NOT_FOUND: "no build or worker of that name",
+    ExitCode.NOT_FOUND: "no build, worker, machine or run of that name",
     ExitCode.REFUSED: "the controller refuses the request or the token",
     ExitCode.UNAVAILABLE: "the controller answers, but can't do it now",
     ExitCode.START_FAILED: "start: a port in use, a database out of reach, ...",
     ExitCode.EXCEPTION: "the build could not be carried out (its reason says why)",
     ExitCode.TIMEOUT: "the build timed out",
     ExitCode.CANCELLED: "the build was cancelled",
+    ExitCode.BUSY: "dispatch: the machine is busy with another run",
     ExitCode.INTERRUPTED: "Ctrl-C; a build that was waited for goes on",
 }
 """In the words of `latent --help` and docs/cli.md."""

@@ -44,6 +44,8 @@ def what(build: Doc) -> str:
     """What a build does: its builder, or the command that it was submitted as."""
     if build["builder"] == "command" and build["steps"]:
         return f"-- {build['steps'][0]['name']}"
+    if build["builder"] == "dispatch" and build["dispatch"]:
+        return f"dispatch of {build['dispatch']['test_dir']}"
     if build["builder"] == "payload" and build["payload"]:
         return f"payload {build['payload']['type_url'].rpartition('/')[2]}"
     return str(build["builder"])
@@ -52,6 +54,11 @@ def what(build: Doc) -> str:
 def payload(doc: Doc | None) -> str:
     """A payload by its type and size; empty if there is none."""
     return "" if doc is None else f"{doc['type_url']} ({count(doc['size'], 'byte')})"
+
+
+def dispatch(doc: Doc | None) -> str:
+    """A dispatch by its machine and directory; empty if there is none."""
+    return "" if doc is None else f"{doc['test_dir']} to {doc['machine']}"
 
 
 def command(step: Doc) -> str:

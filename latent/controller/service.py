@@ -26,6 +26,7 @@ from latent.controller.plain import PlainWorker
 from latent.controller.queue import BuildQueue
 from latent.controller.reaper import Reaper
 from latent.controller.reconfiguration import SET_UP_TIMEOUT, Reconfiguration
+from latent.controller.records import Records
 from latent.controller.recovery import Recovery, Remains
 from latent.controller.roster import Post, Roster
 from latent.controller.scheduler import Scheduler
@@ -118,6 +119,7 @@ class Controller:
             self.dispatcher.sessions.shared = token_hash(config.peer.token)
         self.scheduler = Scheduler(store, clock, self.roster, self.queue, self.dispatcher, _limits(config))
         self.reaper = Reaper(store, clock, self.roster, self.identity)
+        self.records = Records(store, clock, self.roster, self)
         self.problems: list[str] = []
         self.started = False
         self._recovered: Deferred[None] | None = None
@@ -264,6 +266,7 @@ class Controller:
         await DeferredList([post.shut_down(True) for post in self.roster.latent()], consumeErrors=True)
 
     def _prune(self) -> None:
+        self.records.reconcile()
         if self.config.journal_days is not None:
             before = self._clock.seconds() - self.config.journal_days * DAY
             self.store.write(lambda conn: journal.prune(conn, before)).addErrback(
@@ -293,12 +296,37 @@ class Controller:
 
     async def submit(self, request: BuildRequest) -> Build:
         """The build is on disk when this answers. Raises ConfigError when the controller takes none."""
-        if self._stopping:
-            raise ConfigError("the controller is stopping and takes no new builds; submit again when it is back")
+        self.check_open()
         now = self._clock.seconds()
         build = await self.store.write(lambda conn: rows.insert(conn, request, now))
+        self.accept(build)
+        return build
+
+    def check_open(self) -> None:
+        """Raises ConfigError when the controller takes no builds."""
+        if self._stopping:
+            raise ConfigError("the controller is stopping and takes no new builds; submit again when it is back")
+
+    def accept(self, build: Build) -> None:
+        """A build that is on disk and that nobody has."""
         self.queue.put(build)
         self.scheduler.poke()
+
+    def when_planned(self) -> Deferred[None]:
+        """Fires when what waits now has been planned, and what could be given to workers is."""
+        return self.scheduler.when_planned()
+
+    async def reprioritise(self, build_id: int, priority: int) -> Build:
+        """Higher goes first. A build that has gone to a worker is where it wanted to be; should it come back, the priority holds.
+
+        Raises NotFound.
+        """
+        build = await self.store.write(lambda conn: rows.set_priority(conn, build_id, priority))
+        if (waiting := self.queue.take(build_id)) is not None:
+            self.queue.put(evolve(waiting, request=build.request))
+            self.scheduler.poke()
+        elif (run := self.dispatcher.run_of_build(build_id)) is not None:
+            run.build = evolve(run.build, request=build.request)
         return build
 
     async def cancel(self, build_id: int, reason: str, *, retry: bool = False) -> Build:

@@ -83,6 +83,7 @@ _MOVE_BUILD = Statement(
     f" WHERE id = :id AND {UNFINISHED_BUILD}"
 )
 _REQUEST_CANCEL = Statement("UPDATE builds SET cancel_requested_at = COALESCE(cancel_requested_at, :at) WHERE id = :id")
+_SET_REQUEST = Statement("UPDATE builds SET request = :request WHERE id = :id")
 _SESSION_OF_ENDED = Statement(f"SELECT lease_session FROM runs WHERE id = :id AND NOT ({LIVE_RUN}) AND ended_at >= :since")
 _LOST_BY = Statement(
     "SELECT error_msg FROM runs WHERE id = :id AND lease_session = :session_id"
@@ -209,6 +210,16 @@ def finish(
         _ANSWER(conn, run_id, clean(answer.type_url), answer.value)
     if row[0] is not None:
         _move(conn, row[0], build_state, build_result, reason, at)
+
+
+def set_priority(conn: Connection, build_id: int, priority: int) -> Build:
+    """The build as it is with another priority; one that is finished is left as it is. Raises NotFound, StoreCorrupt."""
+    build = get(conn, build_id)
+    if build.state is BuildState.FINISHED:
+        return build
+    build = evolve(build, request=evolve(build.request, priority=priority))
+    _SET_REQUEST(conn, dumps(request_to_json(build.request)), build_id)
+    return build
 
 
 def request_cancel(conn: Connection, build_id: int, at: float) -> None:

@@ -43,6 +43,10 @@ class MachineBusy(StoreError):
         self.build_id = build_id
 
 
+class RunsRefused(StoreError):
+    """Records of another store that can't be taken in as they are."""
+
+
 class RunStore(Protocol):
     """The runs of one place. Safe between threads and between processes; every method blocks, and is on disk when it returns.
 
@@ -104,7 +108,7 @@ class RunStore(Protocol):
     def adopt(self, runs: Sequence[Run], *, new_ids: bool = False) -> Runs:
         """Store records of another store, all or none; returns those that are new here, as they are stored.
 
-        One that is here already, the same, is passed over. Raises StoreError where an id is another run's here and where a run
+        One that is here already, the same, is passed over. Raises RunsRefused where an id is another run's here and where a run
         is not over: nobody carries it out. With ``new_ids`` every one is new, under an id of this store.
         """
 
@@ -234,9 +238,9 @@ def not_found(id: object) -> RunNotFound:
 
 
 def adoptable(runs: Sequence[Run], *, new_ids: bool) -> Runs:
-    """The runs for `RunStore.adopt`, in the order of their ids unless they get new ones. Raises StoreError."""
+    """The runs for `RunStore.adopt`, in the order of their ids unless they get new ones. Raises RunsRefused."""
     if live := [run.id for run in runs if not run.status.is_terminal]:
-        raise StoreError(f"{some(live)} not over: nobody would carry it out here")
+        raise RunsRefused(f"{some(live)} not over: nobody would carry it out here")
     if new_ids:
         return [cleaned(run) for run in runs]
     seen: dict[int, Run] = {}
@@ -244,16 +248,21 @@ def adoptable(runs: Sequence[Run], *, new_ids: bool) -> Runs:
         try:
             number = number_of(run.id)
         except RunNotFound:
-            raise StoreError(f"{run.id!r} is no id of this store; give the runs new ids") from None
+            raise RunsRefused(f"{run.id!r} is no id of this store; import them with new ids (--new-ids)") from None
         if not number:
-            raise StoreError("ids begin with 1; give the runs new ids")
-        if seen.setdefault(number, run) != run:
-            raise StoreError(f"there are two runs {run.id}; give the runs new ids")
+            raise RunsRefused("ids begin with 1; import them with new ids (--new-ids)")
+        if not same(seen.setdefault(number, run), run):
+            raise RunsRefused(f"there are two runs {run.id}; import them with new ids (--new-ids)")
     return [run for _, run in sorted(seen.items())]
 
 
-def taken(ids: Sequence[str]) -> StoreError:
-    return StoreError(f"{some(ids)} here already, and not the same; give the runs new ids")
+def same(one: Run, other: Run) -> bool:
+    """Whether the records are the same: they have microseconds, a database more."""
+    return to_json(one) == to_json(other)
+
+
+def taken(ids: Sequence[str]) -> RunsRefused:
+    return RunsRefused(f"{some(ids)} here already, and not the same; import them with new ids (--new-ids)")
 
 
 def some(ids: Sequence[str]) -> str:

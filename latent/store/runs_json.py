@@ -42,6 +42,7 @@ from latent.store.runs import (
     overdue,
     owner_gone,
     prepared,
+    same,
     taken,
     to_json,
 )
@@ -180,7 +181,7 @@ class JsonRunStore:
         with self._changed() as content:
             if new_ids:
                 return [content.insert(run, (None, None)) for run in wanted]
-            new = [run for run in wanted if content.runs.get(run.id) != run]
+            new = [run for run in wanted if run.id not in content.runs or not same(content.runs[run.id], run)]
             if others := [run.id for run in new if run.id in content.runs]:
                 raise taken(others)
             content.runs.update((run.id, run) for run in new)

@@ -28,6 +28,7 @@ from latent.store.runs import (
     overdue,
     owner_gone,
     prepared,
+    same,
     taken,
 )
 from latent.store.schema import LIVE_RUN
@@ -234,7 +235,7 @@ def adopt(conn: Connection, runs: Sequence[Run], *, new_ids: bool) -> Runs:
     for run in runs:
         if _INSERT_AS(conn, int(run.id), *_public(run)).rowcount:
             new.append(run)
-        elif get(conn, run.id) != run:
+        elif not same(get(conn, run.id), run):
             others.append(run.id)
     if others:
         raise taken(others)

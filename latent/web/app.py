@@ -29,6 +29,7 @@ from latent.errors import (
     StoreError,
 )
 from latent.model import JSON, BuildState, LogLine
+from latent.store.runs import MachineBusy, PrepareOutcome, RunsRefused, to_document
 from latent.web import documents, follow, parse
 from latent.web.facade import Facade
 from latent.web.parse import ApiError, BadRequest
@@ -44,6 +45,8 @@ CODES: Sequence[tuple[type[LatentError], int]] = (
     (ConfigError, 400),
     (LatentWorkerCannotSubstantiate, 400),
     (EnrolmentRefused, 409),
+    (MachineBusy, 409),
+    (RunsRefused, 409),
     (StoreError, 503),
     (LatentError, 409),
 )
@@ -164,6 +167,33 @@ class Api:
         reason = parse.text(doc, "reason", longest=2000) or "cancelled by a user"
         return _answer(request, documents.build(await self._controller.cancel(number, reason)))
 
+    @app.route("/api/v1/dispatches", methods=["POST"])
+    async def dispatch(self, request: Request) -> bytes:
+        found = await self._controller.records.dispatch(parse.dispatch(_body(request)))
+        return _answer(request, documents.dispatch(found), 201 if found.outcome is PrepareOutcome.CREATED else 200)
+
+    @app.route("/api/v1/runs", methods=["GET"])
+    async def runs(self, request: Request) -> bytes:
+        found = parse.query(request.args, ["machine", "status", "after", "limit"])
+        runs = await self._controller.records.find(
+            machine=found.get("machine"),
+            statuses=parse.statuses(found, "status"),
+            after=found.get("after"),
+            limit=parse.whole(found, "limit", 50),
+        )
+        return _answer(request, {"runs": [to_document(run) for run in runs]})
+
+    @app.route("/api/v1/runs", methods=["POST"])
+    async def adopt(self, request: Request) -> bytes:
+        runs, new_ids = parse.records(_body(request))
+        stored = await self._controller.records.adopt(runs, new_ids=new_ids)
+        return _answer(request, {"runs": [to_document(run) for run in stored]}, 201)
+
+    @app.route("/api/v1/runs/<run_id>", methods=["GET"])
+    async def run(self, request: Request, run_id: str) -> bytes:
+        parse.query(request.args, [])
+        return _answer(request, to_document(await self._controller.records.get(run_id[:100])))
+
     @app.route("/api/v1/workers", methods=["GET"])
     def workers(self, request: Request) -> bytes:
         parse.query(request.args, [])
@@ -229,6 +259,9 @@ class Api:
         if isinstance(cause, ConfigError) and len(cause.errors) > 1:
             return error(request, code, str(cause), "", {"errors": cause.errors})
         message, _, remedy = str(cause).partition("; ")
+        if isinstance(cause, MachineBusy):
+            run = to_document(cause.occupant) if cause.occupant.id else None
+            return error(request, code, message, remedy, {"build": cause.build_id, "run": run})
         return error(request, code, message, remedy)
 
     @app.handle_errors(HTTPException)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
+from attrs import asdict
+
 from latent.model import JSON, Build, LogLine, Payload, Step, StepState
-from latent.web.facade import BuildView, HealthView, JournalView, RunView, WorkerView
+from latent.store.runs import to_document
+from latent.web.facade import BuildView, DispatchView, HealthView, JournalView, RunView, WorkerView
 
 
 def build(value: Build) -> dict[str, JSON]:
@@ -28,10 +31,20 @@ def build(value: Build) -> dict[str, JSON]:
         "properties": dict(request.properties),
         "steps": [step(each) for each in request.steps],
         "payload": None if request.payload is None else payload(request.payload),
+        "dispatch": None if request.dispatch is None else asdict(request.dispatch),
         "submitted_at": value.submitted_at,
         "started_at": value.started_at,
         "ended_at": value.ended_at,
         "cancel_requested": value.cancel_requested,
+    }
+
+
+def dispatch(value: DispatchView) -> dict[str, JSON]:
+    """What became of a dispatch. The run is a public record, its times in RFC 3339."""
+    return {
+        "outcome": value.outcome.value,
+        "build": None if value.build is None else build(value.build),
+        "run": None if value.run is None else to_document(value.run),
     }
 
 

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from latent.model import JSON, Build, BuildRequest, BuildState, LogLine, Payload, Run, StepState
+from latent.model import JSON, Build, BuildRequest, BuildState, LogLine, Payload, Run, RunStatus, StepState
+from latent.store.runs import PrepareOutcome
 
 
 class RunView(Protocol):
@@ -95,9 +96,38 @@ class JournalView(Protocol):
     def state_name(self) -> str: ...
 
 
+class DispatchView(Protocol):
+    """A dispatch that was taken (CREATED) or was there (REUSE), with its build and its run, where there is one."""
+
+    @property
+    def outcome(self) -> PrepareOutcome: ...
+    @property
+    def build(self) -> Build | None: ...
+    @property
+    def run(self) -> Run | None: ...
+
+
+class RecordsFacade(Protocol):
+    """The store of runs. Raises RunNotFound, RunsRefused; for dispatches NotFound, MachineBusy."""
+
+    async def find(
+        self,
+        *,
+        machine: str | None = None,
+        statuses: Collection[RunStatus] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> Sequence[Run]: ...
+    async def get(self, id: str) -> Run: ...
+    async def adopt(self, runs: Sequence[Run], *, new_ids: bool = False) -> Sequence[Run]: ...
+    async def dispatch(self, request: BuildRequest) -> DispatchView: ...
+
+
 class Facade(Protocol):
     """The controller. Ids that nobody knows raise NotFound; requests that can't be met, ConfigError."""
 
+    @property
+    def records(self) -> RecordsFacade: ...
     async def submit(self, request: BuildRequest) -> Build: ...
     async def cancel(self, build_id: int, reason: str) -> Build: ...
     async def build(self, build_id: int) -> BuildView: ...

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import base64
 import difflib
+import enum
 import json
 import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from attrs import frozen
 
-from latent.errors import LatentError
-from latent.model import INFRASTRUCTURE_ATTEMPTS, JSON, BuildRequest, BuildState, Payload, Requirements, Step
+from latent.errors import LatentError, StoreCorrupt
+from latent.model import (
+    INFRASTRUCTURE_ATTEMPTS,
+    JSON,
+    BuildRequest,
+    BuildState,
+    Dispatch,
+    Payload,
+    Requirements,
+    Run,
+    RunStatus,
+    Step,
+)
+from latent.store.runs import from_document
+
+E = TypeVar("E", bound=enum.Enum)
 
 MAX_NUMBER = 2**31 - 1
 """The largest priority, limit or timeout: what every database takes as an integer."""
@@ -21,11 +36,17 @@ MAX_NUMBER = 2**31 - 1
 MAX_TEXT = 200
 """Characters in a name."""
 
+MAX_PATH = 4096
+"""Characters in a path."""
+
 MAX_LIMIT = 10_000
 """Rows in one answer."""
 
 COMMAND_BUILDER = "command"
 """The builder of a build that was submitted as a bare command without a name."""
+
+DISPATCH_BUILDER = "dispatch"
+"""The builder of a build that was dispatched to a machine without a name."""
 
 PAYLOAD_BUILDER = "payload"
 """The builder of a build that was submitted as a payload without a name."""
@@ -119,6 +140,43 @@ def submission(raw: bytes) -> Submission:
     )
 
 
+def dispatch(raw: bytes) -> BuildRequest:
+    """The body of ``POST /dispatches``. Where ``workdir`` is left out the command runs in the build's own folder."""
+    about = ["machine", "test_dir", "test_dir_hash", "batch_id", "plan_entry"]
+    doc = body(raw, [*about, "command", "workdir", "properties", "priority", "timeout", "name"])
+    texts = {name: text(doc, name, longest=MAX_PATH if name == "test_dir" else MAX_TEXT) or "" for name in about}
+    command = _command(doc)
+    for name in ("machine", "test_dir", "test_dir_hash", "command"):
+        if doc.get(name) is None:
+            raise BadRequest(f"{name!r} is not given", "a dispatch needs machine, test_dir, test_dir_hash and command")
+    assert command is not None
+    seconds = _seconds(doc, "timeout")
+    timeout: dict[str, Any] = {} if seconds is None else {"timeout": seconds}
+    return BuildRequest(
+        builder=text(doc, "name") or DISPATCH_BUILDER,
+        steps=(Step(name=_step_name(command), command=command, workdir=text(doc, "workdir", longest=MAX_PATH)),),
+        dispatch=Dispatch(**texts),
+        properties=_mapping(doc, "properties"),
+        priority=_integer(doc, "priority") or 0,
+        **timeout,
+    )
+
+
+def records(raw: bytes) -> tuple[list[Run], bool]:
+    """The body of ``POST /runs``: records, and whether they get new ids."""
+    doc = body(raw, ["runs", "new_ids"])
+    listed = doc.get("runs")
+    if not isinstance(listed, list):
+        _wrong("runs", listed, "a list of records")
+    found = []
+    for number, record in enumerate(listed):
+        try:
+            found.append(from_document(record))
+        except StoreCorrupt as error:
+            raise BadRequest(f"runs[{number}]: {error}", "give records as GET /runs does") from None
+    return found, flag(doc, "new_ids")
+
+
 def text(doc: Mapping[str, JSON], name: str, *, longest: int = MAX_TEXT) -> str | None:
     """A string that is not empty, or None when it is left out."""
     value = doc.get(name)
@@ -184,14 +242,23 @@ def seconds(found: Mapping[str, str], name: str, most: float) -> float:
 
 def states(found: Mapping[str, str], name: str) -> list[BuildState] | None:
     """Build states separated by commas; None when the parameter is left out."""
+    return _several(found, name, BuildState, "state")
+
+
+def statuses(found: Mapping[str, str], name: str) -> list[RunStatus] | None:
+    """Statuses of runs separated by commas; None when the parameter is left out."""
+    return _several(found, name, RunStatus, "status")
+
+
+def _several(found: Mapping[str, str], name: str, kind: type[E], word: str) -> list[E] | None:
     if name not in found:
         return None
-    known = [state.value for state in BuildState]
+    known = [each.value for each in kind]
     chosen = []
     for given in found[name].split(","):
         if given not in known:
-            raise BadRequest(f"parameter {name!r}: no state is called {given[:MAX_TEXT]!r}", _instead(given, known, "state"))
-        chosen.append(BuildState(given))
+            raise BadRequest(f"parameter {name!r}: no {word} is called {given[:MAX_TEXT]!r}", _instead(given, known, word))
+        chosen.append(kind(given))
     return chosen
 
 
@@ -202,7 +269,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _instead(name: str, known: list[str], kind: str) -> str:
-    return f"{nearest(name, known)}the {kind}s are: {', '.join(known)}" if known else f"send no {kind}s here"
+    kinds = f"{kind}es" if kind.endswith("s") else f"{kind}s"
+    return f"{nearest(name, known)}the {kinds} are: {', '.join(known)}" if known else f"send no {kinds} here"
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "swarm": BELOW_CONTROLLER | {"controller"},
     "web": BELOW_WEB,
     "gateways": BELOW_WEB | {"wire"},
-    "cli": BELOW_WEB | {"gateways", "web"},
+    "cli": BELOW_WEB | {"gateways", "web", "agent"},
     "agent": VALUES | {"wire"},
     "testing": BELOW_WEB | {"gateways", "web", "agent", "wire"},
 }

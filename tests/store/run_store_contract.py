@@ -103,11 +103,14 @@ class RunStoreContract:
 
     def test_adopt(self, store: Any) -> None:
         """Records of another store keep their ids, and those that are here already are passed over: it may be done again."""
-        theirs = [run(status=RunStatus.FAILED, error_msg="é", started_at=1.5), run("m2", status=RunStatus.COMPLETED)]
+        failed = run(status=RunStatus.FAILED, error_msg="é", started_at=1.5, ended_at=1795329969.25)
+        theirs = [failed, run("m2", status=RunStatus.COMPLETED)]
         theirs = [evolve(each, id=id) for each, id in zip(theirs, ("7", "3"), strict=True)]
         assert store.adopt(theirs) == [theirs[1], theirs[0]]
         assert store.list() == [theirs[1], theirs[0]]
         assert store.adopt(theirs) == []
+        finer = evolve(theirs[0], ended_at=1795329969.2500001)
+        assert store.adopt([finer]) == []
         assert int(store.create(run()).id) > 7
         assert store.find_by_test_dir_hash_and_machine("h1", "m2") == [theirs[1]]
 
@@ -115,7 +118,9 @@ class RunStoreContract:
         """An id of another run is refused, and so is a run that is not over; then nothing is stored, unless ids may be new."""
         mine = store.create(run(status=RunStatus.FAILED))
         fresh, other = (evolve(mine, id=id, exit_code=1) for id in ("9", mine.id))
-        with pytest.raises(StoreError, match=rf"run {mine.id} is here already, and not the same; give the runs new ids"):
+        with pytest.raises(
+            StoreError, match=rf"run {mine.id} is here already, and not the same; import them with new ids"
+        ):
             store.adopt([fresh, other])
         for wrong, message in (
             (evolve(mine, id="8", status=RunStatus.RUNNING), "run 8 is not over"),

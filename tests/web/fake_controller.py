@@ -8,7 +8,7 @@ from typing import Any
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 
-from latent.errors import ConfigError, NotFound, StoreError
+from latent.errors import ConfigError, NotFound, RunNotFound, StoreError
 from latent.model import (
     Build,
     BuildRequest,
@@ -23,6 +23,7 @@ from latent.model import (
     StepState,
     StepStatus,
 )
+from latent.store.runs import PrepareOutcome
 
 NOW = 1_700_000_000.0
 
@@ -77,10 +78,53 @@ class FakeEntry:
     state_name: str
 
 
+@define
+class FakeRecords:
+    """A store of runs in a list; every dispatch is taken, unless a test says otherwise."""
+
+    kept: list[Run] = field(factory=list)
+    dispatched: list[BuildRequest] = field(factory=list)
+    outcome: PrepareOutcome = PrepareOutcome.CREATED
+    build: Build | None = None
+    run: Run | None = None
+    refusal: Exception | None = None
+
+    async def find(
+        self,
+        *,
+        machine: str | None = None,
+        statuses: Collection[RunStatus] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> list[Run]:
+        found = [run for run in self.kept if machine in (None, run.machine) and (not statuses or run.status in statuses)]
+        return found[-(limit or 0) :] if after is None else [run for run in found if int(run.id) > int(after)][:limit]
+
+    async def get(self, id: str) -> Run:
+        for run in self.kept:
+            if run.id == id:
+                return run
+        raise RunNotFound(f"there is no run {id}")
+
+    async def adopt(self, runs: Sequence[Run], *, new_ids: bool = False) -> list[Run]:
+        if self.refusal:
+            raise self.refusal
+        added = [evolve(run, id=str(len(self.kept) + n)) if new_ids else run for n, run in enumerate(runs, 1)]
+        self.kept += added
+        return added
+
+    async def dispatch(self, request: BuildRequest) -> FakeRecords:
+        if self.refusal:
+            raise self.refusal
+        self.dispatched.append(request)
+        return self
+
+
 @define(slots=False)
 class FakeController:
     """``store``, ``finish``, ``start_run`` and ``log_line`` are the test's controls; the rest is the facade."""
 
+    records: FakeRecords = field(factory=FakeRecords)
     known: dict[int, Build] = field(factory=dict)
     runs: dict[int, list[FakeRun]] = field(factory=dict)
     lines: dict[int, list[LogLine]] = field(factory=dict)

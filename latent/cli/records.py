@@ -1,0 +1,116 @@
+"""The store of runs that a command is for: the controller's, through its API or (while none runs) in its database, or another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from latent.cli.exits import CliError, ExitCode, config_error
+from latent.cli.place import Place
+from latent.errors import ConfigError, RunNotFound, StoreError
+from latent.model import Run, RunStatus
+from latent.store.runs import MachineBusy, RunsRefused, from_document, open_runs, to_document
+
+AT_ONCE = 500
+"""Records in one request: a request's body is limited (`latent.web.service.MAX_BODY`)."""
+
+
+class Records(Protocol):
+    """What the commands need of `latent.store.runs.RunStore`."""
+
+    def find(
+        self,
+        *,
+        machine: str | None = None,
+        statuses: Collection[RunStatus] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> list[Run]: ...
+    def get(self, id: str) -> Run: ...
+    def adopt(self, runs: Sequence[Run], *, new_ids: bool = False) -> list[Run]: ...
+
+
+class Served:
+    """The store of a controller that runs."""
+
+    def __init__(self, place: Place) -> None:
+        from latent.cli.client import Client
+
+        self._client = Client(place)
+
+    def find(
+        self,
+        *,
+        machine: str | None = None,
+        statuses: Collection[RunStatus] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> list[Run]:
+        asked: dict[str, Any] = {"machine": machine, "after": after, "limit": limit or 10_000}
+        asked["status"] = ",".join(status.value for status in statuses) if statuses else None
+        params = {name: value for name, value in asked.items() if value is not None}
+        return [from_document(run) for run in self._client.call("GET", "/runs", params=params)["runs"]]
+
+    def get(self, id: str) -> Run:
+        from urllib.parse import quote
+
+        return from_document(self._client.call("GET", f"/runs/{quote(id, safe='')}"))
+
+    def adopt(self, runs: Sequence[Run], *, new_ids: bool = False) -> list[Run]:
+        stored: list[Run] = []
+        for first in range(0, len(runs), AT_ONCE):
+            documents = [to_document(run) for run in runs[first : first + AT_ONCE]]
+            answer = self._client.call("POST", "/runs", body={"runs": documents, "new_ids": new_ids})
+            stored += map(from_document, answer["runs"])
+        return stored
+
+
+@contextmanager
+def opened(place: Place, address: str | None) -> Iterator[Records]:
+    """The store at ``address`` or, without one, the controller's."""
+    with explained():
+        if address is None and (place.url is not None or place.holder() is not None or not place.config.exists()):
+            yield Served(place)
+            return
+        store = open_runs(address or _database(place))
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Errors of a store leave the block as `CliError`."""
+    try:
+        yield
+    except StoreError as error:
+        message, _, remedy = str(error).partition("; ")
+        match error:
+            case RunNotFound():
+                raise CliError(ExitCode.NOT_FOUND, message, "see `latent runs list`") from None
+            case MachineBusy():
+                raise CliError(ExitCode.BUSY, message, remedy) from None
+            case RunsRefused():
+                raise CliError(ExitCode.REFUSED, message, remedy) from None
+            case _:
+                raise CliError(ExitCode.UNAVAILABLE, message, remedy) from None
+
+
+def _database(place: Place) -> str:
+    from latent.cli.reactor import install
+
+    install()
+    from latent.config.loader import load
+
+    try:
+        return load(place.config).db_url
+    except ConfigError as error:
+        raise config_error(place.config, error.errors) from None
+
+
+def store_address(given: str | None) -> str | None:
+    """An address with its path absolute."""
+    return given if given is None or "://" in given else str(Path(given).absolute())
