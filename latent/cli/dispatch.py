@@ -168,10 +168,14 @@ def _here(place: Place, address: str, asked: dict[str, Any], *, wait: bool, as_j
 
 
 def _wait_for(records: Any, id: str, screen: Screen, *, as_json: bool) -> None:
-    pause = threading.Event()
     while not (run := records.get(id)).status.is_terminal:
-        pause.wait(LOOK_AGAIN)
+        pause()
     _tell(screen, run, as_json)
+
+
+def pause() -> None:
+    """Between two looks."""
+    threading.Event().wait(LOOK_AGAIN)
 
 
 def _tell(screen: Screen, run: Run, as_json: bool) -> None:

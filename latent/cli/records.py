@@ -11,7 +11,7 @@ from latent.cli.exits import CliError, ExitCode, config_error
 from latent.cli.place import Place
 from latent.errors import ConfigError, RunNotFound, StoreError
 from latent.model import Run, RunStatus
-from latent.store.runs import MachineBusy, RunsRefused, from_document, open_runs, to_document
+from latent.store.runs import MachineBusy, RunsRefused, from_document, number_of, open_runs, to_document
 
 AT_ONCE = 500
 """Records in one request: a request's body is limited (`latent.web.service.MAX_BODY`)."""
@@ -54,9 +54,7 @@ class Served:
         return [from_document(run) for run in self._client.call("GET", "/runs", params=params)["runs"]]
 
     def get(self, id: str) -> Run:
-        from urllib.parse import quote
-
-        return from_document(self._client.call("GET", f"/runs/{quote(id, safe='')}"))
+        return from_document(self._client.call("GET", f"/runs/{number_of(id)}"))
 
     def adopt(self, runs: Sequence[Run], *, new_ids: bool = False) -> list[Run]:
         stored: list[Run] = []

@@ -118,9 +118,7 @@ class RunStoreContract:
         """An id of another run is refused, and so is a run that is not over; then nothing is stored, unless ids may be new."""
         mine = store.create(run(status=RunStatus.FAILED))
         fresh, other = (evolve(mine, id=id, exit_code=1) for id in ("9", mine.id))
-        with pytest.raises(
-            StoreError, match=rf"run {mine.id} is here already, and not the same; import them with new ids"
-        ):
+        with pytest.raises(StoreError, match=rf"run {mine.id} is here already, and not the same; import them with new ids"):
             store.adopt([fresh, other])
         for wrong, message in (
             (evolve(mine, id="8", status=RunStatus.RUNNING), "run 8 is not over"),
