@@ -167,8 +167,7 @@ class Sessions:
                 worker, number = "" if before is None else before.worker, None
             elif before is not None and before.attempt is not None:
                 worker, number = before.worker, before.attempt
-                with suppress(EnrolmentRefused):  # most often it is used already
-                    attempts.use_token(conn, hashed, now)
+                attempts.use_token(conn, hashed, now, again=True)
             else:
                 attempt = attempts.use_token(conn, hashed, now)
                 worker, number = attempt.worker, attempt.number

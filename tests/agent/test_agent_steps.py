@@ -86,7 +86,8 @@ async def test_a_program_that_can_not_be_started_fails_its_step(gateway, world, 
 @on_loop
 async def test_the_environment_of_a_step(gateway, world, tmp_path):
     """The agent's, without its secrets; the build's; the step's own; and the mark of the instance, which nobody can change."""
-    names = "WOODPECKER_AGENT_SECRET LATENT_TOKEN LATENT_SERVER LATENT_SECRET_THING LATENT_BUILD_ID LATENT_RUN_ID LATENT_WORKER LATENT_ATTEMPT"
+    names = "WOODPECKER_AGENT_SECRET LATENT_TOKEN LATENT_SERVER LATENT_SECRET_THING"
+    names += " LATENT_BUILD_ID LATENT_RUN_ID LATENT_WORKER LATENT_ATTEMPT"
     command = f"for n in {names} LATENT_INSTANCE OURS MINE CI_REPO GRPC_ENABLE_FORK_SUPPORT; do echo $n=${{!n-unset}}; done"
     run = world.submit(command, env={"MINE": "step", "LATENT_INSTANCE": "forged"})
     environ = {

@@ -2,7 +2,6 @@
 
 import asyncio
 
-import grpc
 import pytest
 
 from latent.model import Result, StepStatus

@@ -203,7 +203,7 @@ class Handlers:
             raise ProtocolError(f"step {uuid[:UUID_LIMIT]!r} is not a step of run {run_id}")
         memory = await self._remembered(caller.session, run_id)
         state = translate.step_state(request.state, memory.name_of(uuid), self._clock.seconds())
-        if state.status is StepStatus.RUNNING and uuid not in memory.steps:
+        if state.status is StepStatus.RUNNING:
             self._refuse_finished(run_id, "Update to running")
         if memory.is_news(state):
             await carried_out(self._dispatcher.step_changed(caller.session, run_id, state))
@@ -246,15 +246,14 @@ class Handlers:
         memory = await self._remembered(session, run_id)
         timeout = None if memory.lease is None else memory.lease.timeout
         outcome = translate.outcome(request.state, memory.in_order(), timeout, caller.metadata)
-        if memory.finished_at is None:
-            try:
-                for state in memory.still_open(now):
-                    await carried_out(self._dispatcher.step_changed(session, run_id, state))
-                    memory.steps[state.uuid] = state
-            except NotYourRun:
-                self._memory.forget(run_id)
-                raise
-        await carried_out(self._dispatcher.finished(session, run_id, outcome, now))
+        try:
+            for state in memory.still_open(now) if memory.finished_at is None else ():
+                await carried_out(self._dispatcher.step_changed(session, run_id, state))
+                memory.steps[state.uuid] = state
+            await carried_out(self._dispatcher.finished(session, run_id, outcome, now))
+        except NotYourRun:
+            self._memory.forget(run_id)
+            raise
         self._memory.finished(run_id, session, now)
         return pb.Empty()
 
