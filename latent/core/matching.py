@@ -16,6 +16,9 @@ ANY = "*"
 AGENT, BOT = "agent", "bot"
 """The label by which a worker says that its agent is a bot."""
 
+ONLY_BOTS, ONLY_PAYLOADS = "only bots take payloads", "bots take payloads only, no steps"
+"""What is wrong with a worker whose agent is of the other kind."""
+
 INSTANCE = "instance"
 """The label by which a bot's worker says which instance it is of: builds of another, or of none, don't go there."""
 
@@ -47,7 +50,7 @@ def with_agent(offer: Offer, *, bot: bool) -> Offer:
 
 def label_mismatch(labels: Labels, offer: Offer, *, payload: bool = False) -> str:
     if payload != is_bot(offer):
-        return "only bots take payloads" if payload else "bots take payloads only, no steps"
+        return ONLY_BOTS if payload else ONLY_PAYLOADS
     for name, value in labels.items():
         if not value:
             continue

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, field, frozen
 
-from latent.core.matching import label_mismatch, score
+from latent.core.matching import ONLY_BOTS, ONLY_PAYLOADS, label_mismatch, score
 from latent.model import Offer, Requirements
 
 WORKER = "worker"
@@ -232,7 +232,8 @@ def _candidates(line: Line, groups: list[_Group], named: dict[str, Seat]) -> _Ca
         why = label_mismatch(labels, group.offer, payload=line.payload)
         if not why:
             fitting.append(group)
-        mismatch = mismatch or why
+        if not mismatch or mismatch in (ONLY_BOTS, ONLY_PAYLOADS):
+            mismatch = why or mismatch  # what is wrong with a worker of the right kind says more
     fitting.sort(key=lambda group: -score(labels, group.offer))
     return _Candidates(fitting, f"no worker fits: {mismatch}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 
 from attrs import define, field
 from twisted.internet.defer import DeferredLock
@@ -11,6 +12,9 @@ from latent.controller.sessions import Session
 from latent.gateways.rpc.bridge import Parked
 from latent.model import Lease
 from latent.wire import bots_pb2 as pb
+
+FREED = 32
+"""How many cancelled leases are remembered: a bot whose call was cut off says once more that they are cancelled."""
 
 
 @define(eq=False)
@@ -26,8 +30,8 @@ class Held:
 class Bot:
     """``name`` is the session's secret: whoever says it is the bot. ``id_hash``: of its bot_id, which may hold a token.
 
-    ``leases``: by run. ``calls``: changes of the leases wait for one another here. ``poll``: the call that waits for a lease.
-    ``status``: as it said last, a number of BotStatus.
+    ``leases``: by run; ``freed``: the last that were cancelled and are over. ``calls``: changes of the leases wait for one
+    another here. ``poll``: the call that waits for a lease. ``status``: as it said last, a number of BotStatus.
     """
 
     session: Session
@@ -35,6 +39,7 @@ class Bot:
     id_hash: str
     status: int = pb.BOT_STATUS_UNSPECIFIED
     leases: dict[int, Held] = field(factory=dict)
+    freed: deque[int] = field(factory=lambda: deque(maxlen=FREED))
     calls: DeferredLock = field(factory=DeferredLock)
     poll: Parked | None = None
 

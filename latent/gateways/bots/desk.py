@@ -78,6 +78,8 @@ class Desk:
             run_id = translate.run_id(message.id)
             if run_id in seen:
                 raise LeaseLostError(f"lease {message.id} is reported twice")
+            if run_id in bot.freed and message.state == pb.CANCELLED:
+                continue
             mine = self._mine(bot, run_id)
             ours = None if mine is None else self._ours(bot, mine)
             what = verdict(message.state, ours, told=mine is not None and mine.told)
@@ -130,6 +132,7 @@ class Desk:
                 if message is not None and message.state == pb.COMPLETED:
                     await self.give_back(session, run_id)
             case Verdict.FREED | Verdict.IGNORED:
+                bot.freed.append(run_id)
                 await self.give_back(session, run_id)
                 bot.leases.pop(run_id, None)
             case Verdict.SENT | Verdict.LOST:

@@ -4,7 +4,6 @@ import contextlib
 
 import grpc
 import pytest
-from google.protobuf.any_pb2 import Any
 
 from latent.cli.assembly import Assembly
 from latent.model import BuildRequest, Payload, Requirements
@@ -21,6 +20,7 @@ c["workers"] = [
     worker.Worker("wide", "wide-password", max_builds=3),
     worker.Worker("apart", "apart-password", labels={"agent": "bot", "instance": "other"}),
     CloudWorker("cloud", labels={"agent": "bot", "!cloud": "yes"}, build_wait_timeout=0),
+    CloudWorker("lasting", labels={"agent": "bot", "!lasting": "yes"}),
     CloudWorker("steps", labels={"steps": "yes"}),
 ]
 c["builders"] = [util.Builder("b", ["true"], labels={"steps": "yes"})]
@@ -146,7 +146,3 @@ def refused(code, text=""):
     found.append(caught.value)
     assert caught.value.code() is code, caught.value
     assert text in caught.value.details()
-
-
-def anything(value, type_url=TYPE):
-    return Any(type_url=type_url, value=value)

@@ -44,7 +44,7 @@ async def test_capabilities_are_told_before_anything_else(site):
     """To anybody, for the instances that there are."""
     async with Wire(site.port) as wire:
         answer = await wire.capabilities("other")
-        assert answer.execution.exec_enabled and answer.low.major == answer.high.major == 2
+        assert (answer.execution.exec_enabled, answer.low.major, answer.high.major) == (True, 2, 2)
         with refused(Code.INVALID_ARGUMENT, "no instance 'unknown'"):
             await wire.capabilities("unknown")
 
@@ -88,7 +88,13 @@ async def test_a_plain_workers_bot_shows_its_password(site, bot_id, token):
 
 @pytest.mark.parametrize(
     ("bot_id", "token"),
-    [("plain:wrong", None), ("nobody:plain-password", None), ("second:plain-password", None), ("wrong", None), ("plain", "wrong")],
+    [
+        ("plain:wrong", None),
+        ("nobody:plain-password", None),
+        ("second:plain-password", None),
+        ("wrong", None),
+        ("plain", "wrong"),
+    ],
 )
 @on_loop
 async def test_a_stranger_is_refused(site, bot_id, token):
@@ -246,7 +252,7 @@ async def test_a_controller_that_stops_says_when_to_come_back(site):
     details = dict(found[0].trailing_metadata())["grpc-status-details-bin"]
     status = M["Status"].FromString(details)
     info = M["RetryInfo"]()
-    assert status.code == 14 and status.details[0].type_url.endswith("google.rpc.RetryInfo")
+    assert (status.code, status.details[0].type_url) == (14, "type.googleapis.com/google.rpc.RetryInfo")
     info.MergeFromString(status.details[0].value)
     assert info.retry_delay.seconds == 1
     assert not site.gateway.service.exceptions
@@ -297,7 +303,9 @@ def test_a_bots_worker_needs_a_place_to_come_to(tmp_path):
     """The configuration is refused where nothing listens, or not for its instance."""
     from latent.config.loader import load
 
-    text = "from latent.plugins import worker\nc['workers'] = [worker.Worker('w', 'p', labels={'agent': 'bot', 'instance': 'a'})]\n"
+    text = (
+        "from latent.plugins import worker\nc['workers'] = [worker.Worker('w', 'p', labels={'agent': 'bot', 'instance': 'a'})]\n"
+    )
     path = tmp_path / "master.cfg"
     path.write_text(text)
     with pytest.raises(ConfigError, match="nothing listens for bots"):
