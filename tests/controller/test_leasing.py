@@ -90,7 +90,7 @@ def test_the_agents_words_and_exit_code_are_kept() -> None:
 def test_a_build_that_was_tried_too_often_says_so() -> None:
     """It ends as an exception that names the last cause and the number of tries."""
     over = after(LAST, SessionLost("its agent is gone"))
-    assert over.reason == "its agent is gone (tried 3 times)"
+    assert over.reason == "aborted: its agent is gone (tried 3 times)"
 
 
 def test_an_offer_gives_the_agent_its_time_and_taking_it_the_builds() -> None:
