@@ -178,6 +178,10 @@ class Desk:
         else:
             bot.leases[lease.run_id] = Held(lease)
 
+    def has_news(self, bot: Bot) -> bool:
+        """Whether the bot has to be told of a lease without delay."""
+        return any(self._ours(bot, mine) is not LeaseState.ACTIVE for mine in bot.leases.values())
+
     def when_cancelled(self, bot: Bot) -> list[Deferred[bool]]:
         """One for each lease that the bot works on; fires when it is to end, or is over."""
         session = bot.session

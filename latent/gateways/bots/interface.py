@@ -262,9 +262,11 @@ class BotsInterface:
         seconds = SHARE * min(LONGEST_CALL if deadline is None else deadline, self.keep_alive)
         session.asks_until = math.inf
         asked = self._desk.dispatcher.next_lease(session)
+        # At once, not when its call is awake again: a client that hangs up in between is given it with its next call.
+        asked.addCallback(partial(self._desk.took, bot))
         if not asked.called:
             self._desk.dispatcher.poke()
-            if seconds < SHORTEST_POLL:
+            if seconds < SHORTEST_POLL or self._desk.has_news(bot):
                 seconds = max(0.0, min(seconds, self.job_assignment_interval))
                 self._desk.when_planned().addCallback(lambda _: asked.cancel())
             asked.addTimeout(seconds, self._desk.clock)  # type: ignore[arg-type]  # it needs callLater and no more
@@ -273,8 +275,7 @@ class BotsInterface:
             cancelled.addBoth(lambda _: asked.cancel())
         bot.poll = parked = Parked(asked)
         try:
-            lease = await parked
-            self._desk.took(bot, lease)
+            await parked
             self._desk.take_at_once(bot)
         except (TimeoutError, CancelledError):
             pass

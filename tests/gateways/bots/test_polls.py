@@ -3,6 +3,7 @@
 import asyncio
 
 import grpc
+import pytest
 
 from latent.model import BuildState
 from tests.gateways.bots.client import ACTIVE, CANCELLED, COMPLETED, PENDING, UNHEALTHY
@@ -165,6 +166,33 @@ async def test_a_lease_that_was_answered_to_nobody_is_sent_again(site):
         await site.submit()
         await site.bots.update_bot_session(_copied(bot.session), None, 10.0)
         assert (await bot.update()).leases[0].state == PENDING
+
+
+@on_loop
+async def test_a_bot_with_a_new_lease_is_not_kept_waiting_for_another(site):
+    """Its call is answered with what there is; it was given to a call that was cut off, for example."""
+    async with Stepped(site, bot_id="wide:wide-password", capacity=3) as bot:
+        await bot.create()
+        await site.submit()
+        await site.bots.update_bot_session(_copied(bot.session), None, 10.0)
+        begun = asyncio.get_running_loop().time()
+        assert [lease.state for lease in (await bot.update(timeout=200)).leases] == [PENDING]
+        assert asyncio.get_running_loop().time() - begun < 100
+
+
+@on_loop
+async def test_a_call_that_is_cut_off_while_it_is_answered_loses_nothing(site):
+    """The lease is the bot's from the moment that it is given; the next call has it."""
+    async with Stepped(site, bot_id="wide:wide-password", capacity=2) as bot:
+        await bot.create()
+        call = asyncio.ensure_future(site.bots.update_bot_session(_copied(bot.session), None, 100.0))
+        await parked(site, "wide")
+        (known,) = site.bots._bots.values()
+        known.poll._deferred.addCallback(lambda _: call.cancel())
+        await site.submit()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert [lease.state for lease in (await bot.update(timeout=200)).leases] == [PENDING]
 
 
 def _copied(session):
