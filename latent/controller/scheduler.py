@@ -6,9 +6,10 @@ the worker told, so a build is never with two workers, whatever dies in between.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
-from attrs import evolve
+from attrs import evolve, frozen
 from sqlalchemy import Connection
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
@@ -21,7 +22,7 @@ from latent.controller.failures import explained
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.queue import BuildQueue
 from latent.controller.roster import Post, Roster
-from latent.controller.sessions import BOTS
+from latent.controller.sessions import BOTS, Session
 from latent.core import events as ev
 from latent.core.matching import AGENT, is_bot, with_agent
 from latent.core.planning import WORKER, Assign, Availability, Limits, Line, Seat, Start, plan
@@ -34,7 +35,7 @@ from latent.core.states import (
     Substantiating,
     SubstantiatingStarting,
 )
-from latent.model import Build, BuildState, Offer, Result
+from latent.model import JSON, Build, BuildState, Offer, Result
 from latent.store import builds as rows
 from latent.store.database import Store
 from latent.store.runs import MachineBusy
@@ -44,8 +45,21 @@ log = Logger()
 STARTING = Substantiating | SubstantiatingStarting | InsubstantiatingSubstantiating
 """The states of a worker that count as starting: an instance is on its way, or is next."""
 
+LONGEST_REST = 0.25
+"""Seconds between the end of a pass and the next, at most."""
+
 BUSY_AGAIN = 5.0
 """Seconds after which a worker that the store calls busy, though nothing here says so, is tried again."""
+
+
+@frozen
+class _Offered:
+    """What a worker offers, and what that was made of: where nothing of it has changed, it is not made again."""
+
+    declared: Offer
+    session: Session | None
+    told: Mapping[str, JSON] | None
+    offer: Offer
 
 
 class Scheduler:
@@ -68,6 +82,8 @@ class Scheduler:
         self._later = Alarm(clock, self.poke)
         self._claims: set[Deferred[object]] = set()
         self._planned: list[Deferred[None]] = []
+        self._rest = self._rested = 0.0
+        self._offers: dict[str, _Offered] = {}
 
     def start(self) -> None:
         self._stopped = False
@@ -85,7 +101,8 @@ class Scheduler:
     def poke(self) -> None:
         """Something changed: make a pass soon."""
         if self._pass is None and not self._stopped:
-            self._pass = self._clock.callLater(0, self._run)
+            rest = min(self._rest, self._rested - self._clock.seconds())
+            self._pass = self._clock.callLater(max(0.0, rest), self._run)
 
     def when_planned(self) -> Deferred[None]:
         """Fires when a pass has been made, and what it and those before it gave to workers is there for their agents."""
@@ -105,8 +122,13 @@ class Scheduler:
 
     def _run(self) -> None:
         self._pass = None
+        begun = self._clock.seconds()
         if len(self._queue):
             self._plan()
+        # Where passes take long, what happens meanwhile is better looked at in one than in many: half of the time is for others.
+        now = self._clock.seconds()
+        self._rest = min(LONGEST_REST, max(0.0, now - begun))
+        self._rested = now + self._rest
         waiting, self._planned = self._planned, []
         if waiting:
             DeferredList(list(self._claims)).addCallback(lambda _: _fire(waiting))
@@ -114,6 +136,8 @@ class Scheduler:
     def _plan(self) -> None:
         lines = self._queue.lanes()
         offers = {post.name: self._offer(post) for post in self._roster}
+        if len(self._offers) > len(offers):
+            self._offers = {name: known for name, known in self._offers.items() if name in offers}
         unknown = self.compatibility.ask(self._roster, offers, lines, self._queue)
         seats = [self._seat(post, offers[post.name]) for post in self._roster]
         latent = self._roster.latent()
@@ -171,18 +195,17 @@ class Scheduler:
 
     def _offer(self, post: Post) -> Offer:
         try:
-            offer = {name: values for name, values in post.plugin.offer().items() if name != WORKER}
+            declared = post.plugin.offer()
         except Exception as error:  # a plugin may have its own, and must not spoil the plan for the others
             log.failure("{worker}: offer failed", worker=post.name)
             post.unusable = f"offer failed: {explained(error)}"
             return {}
         session = self._dispatcher.sessions.of_worker(post.name)
-        for name, value in session.labels.items() if session else ():
-            # What the declaration says of its worker holds against what the agent says of itself.
-            if name not in offer and name != WORKER:
-                offer[name] = frozenset({value} if isinstance(value, str) else value)
-        bot = is_bot(offer) if session is None else session.protocol == BOTS
-        return with_agent(offer, bot=bot) if bot or AGENT in offer else offer
+        told = None if session is None else session.labels
+        known = self._offers.get(post.name)
+        if known is None or known.declared is not declared or known.session is not session or known.told is not told:
+            known = self._offers[post.name] = _Offered(declared, session, told, _offer(declared, session))
+        return known.offer
 
     # --- a claim -------------------------------------------------------------------------------------------------------------
 
@@ -252,6 +275,16 @@ class Scheduler:
             return
         self._queue.put(build)
         self.poke()
+
+
+def _offer(declared: Offer, session: Session | None) -> Offer:
+    offer = {name: values for name, values in declared.items() if name != WORKER}
+    for name, value in session.labels.items() if session else ():
+        # What the declaration says of its worker holds against what the agent says of itself.
+        if name not in offer and name != WORKER:
+            offer[name] = frozenset({value} if isinstance(value, str) else value)
+    bot = is_bot(offer) if session is None else session.protocol == BOTS
+    return with_agent(offer, bot=bot) if bot or AGENT in offer else offer
 
 
 def _fire(waiting: list[Deferred[None]]) -> None:
