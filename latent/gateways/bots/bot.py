@@ -9,8 +9,9 @@ from attrs import define, field
 from twisted.internet.defer import DeferredLock
 
 from latent.controller.sessions import Session
+from latent.gateways.bots import translate
 from latent.gateways.rpc.bridge import Parked
-from latent.model import Lease
+from latent.model import Lease, LeaseState
 from latent.wire import bots_pb2 as pb
 
 FREED = 32
@@ -24,6 +25,19 @@ class Held:
     lease: Lease
     cancelled: bool = False
     told: bool = False
+    _metadata: dict[LeaseState, bytes] = field(factory=dict)
+
+    @property
+    def id(self) -> str:
+        """How the bot knows it."""
+        return str(self.lease.run_id)
+
+    def metadata(self, state: LeaseState) -> bytes:
+        """How it stands, in the words of the Remote Execution API."""
+        made = self._metadata.get(state)
+        if made is None:
+            made = self._metadata[state] = translate.metadata(self.lease, state)
+        return made
 
 
 @define(eq=False)
@@ -42,11 +56,20 @@ class Bot:
     freed: deque[int] = field(factory=lambda: deque(maxlen=FREED))
     calls: DeferredLock = field(factory=DeferredLock)
     poll: Parked | None = None
+    _bot_id: str | None = None
 
     @property
     def free(self) -> int:
         """How many more leases it takes."""
         return self.session.capacity - len(self.leases)
+
+    def is_called(self, bot_id: str) -> bool:
+        """Whether this is the bot_id that its session was opened with."""
+        if bot_id != self._bot_id:
+            if digest(bot_id) != self.id_hash:
+                return False
+            self._bot_id = bot_id
+        return True
 
 
 def digest(secret: str) -> str:

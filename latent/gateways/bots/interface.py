@@ -164,9 +164,14 @@ class BotsInterface:
         self._desk.sessions.touch(bot.session)
         try:
             if not self._desk.beats(bot, bot_session.leases):
+                if bot.status == pb.OK:
+                    bot.session.asks_until = math.inf  # what takes the place of a lease that ends now can be looked for at once
                 await carried_out(self._desk.synchronise(bot, bot_session.leases))
         except LeaseLostError as error:
             await carried_out(self._desk.sessions.close(bot.session, f"its bot and the controller disagree: {error}"))
+            raise
+        except BaseException:
+            bot.session.asks_until = 0.0
             raise
         if bot.status == pb.BOT_TERMINATING:
             await carried_out(self._terminate(bot))
@@ -230,7 +235,7 @@ class BotsInterface:
             if reason is not None:
                 raise BotSessionClosedError(f"the session is closed: {reason}")
             raise BotSessionClosedError(f"instance {self.instance_name!r} has no session of this name")
-        if digest(message.bot_id) != bot.id_hash:
+        if not bot.is_called(message.bot_id):
             raise BotSessionMismatchError("the session is another bot's: its bot_id is not this one")
         return bot
 
@@ -306,22 +311,22 @@ class BotsInterface:
     def _answer(self, bot: Bot, message: pb.BotSession) -> tuple[pb.BotSession, Metadata]:
         desk, session = self._desk, bot.session
         message.name = bot.name
-        reported = {lease.id: lease for lease in message.leases} if bot.leases else {}
-        del message.leases[:]
+        reported = {lease.id: lease for lease in message.leases}
+        leases: list[pb.Lease] = []
         metadata: Metadata = []
-        for run_id, mine in list(bot.leases.items()):
+        for run_id, mine in bot.leases.items():
             state = desk.standing(session, run_id)
             if mine.cancelled or state is LeaseState.CANCELLED:
                 state = LeaseState.CANCELLED
                 mine.cancelled = mine.told = True
             if state is None:
                 continue
-            known = reported.get(str(run_id))
-            if known is not None and state is LeaseState.ACTIVE:
-                message.leases.append(known)
-            else:
-                message.leases.append(translate.lease(mine.lease, state))
-            metadata.append((METADATA_KEY, translate.metadata(mine.lease, state)))
+            known = reported.get(mine.id) if state is LeaseState.ACTIVE else None
+            leases.append(known or translate.lease(mine.lease, state))
+            metadata.append((METADATA_KEY, mine.metadata(state)))
+        if len(leases) != len(reported) or any(lease.id not in reported or reported[lease.id] is not lease for lease in leases):
+            del message.leases[:]
+            message.leases.extend(leases)
         # A bot that has something to do is expected sooner, and missed as soon as any other agent.
         busy = bool(message.leases)
         due = min(self.keep_alive, BUSY_INTERVAL, desk.dispatcher.lease_seconds / 3) if busy else self.keep_alive
