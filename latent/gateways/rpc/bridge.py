@@ -15,6 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from latent.errors import LatentError
+
 log = Logger()
 
 
@@ -45,12 +47,18 @@ class Parked(asyncio.Future[Any]):
     def _failed(self, failure: Failure) -> None:
         if not self.done():
             self.set_exception(_error(failure))
-        elif not isinstance(failure.value, CancelledError):
-            log.failure("a call failed after its client had gone", failure=failure)
+        else:
+            _unheard(failure)
 
 
 def _error(failure: Failure) -> BaseException:
     return failure.value or RuntimeError("a failure without an error")
+
+
+def _unheard(failure: Failure) -> None:
+    """What its client would have been told is of no interest to anybody else."""
+    if not isinstance(failure.value, CancelledError | LatentError):
+        log.failure("a call failed after its client had gone", failure=failure)
 
 
 async def carried_out(operation: Coroutine[Deferred[Any], Any, Any] | Deferred[Any]) -> Any:
@@ -66,7 +74,7 @@ async def carried_out(operation: Coroutine[Deferred[Any], Any, Any] | Deferred[A
         if not future.done():
             future.set_exception(_error(failure))
         else:
-            log.failure("a call failed after its client had gone", failure=failure)
+            _unheard(failure)
 
     deferred.addCallbacks(succeeded, failed)
     return await future
