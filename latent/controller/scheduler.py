@@ -84,6 +84,7 @@ class Scheduler:
         self._planned: list[Deferred[None]] = []
         self._rest = self._rested = 0.0
         self._offers: dict[str, _Offered] = {}
+        self._alike: dict[frozenset[tuple[str, frozenset[str]]], Offer] = {}
 
     def start(self) -> None:
         self._stopped = False
@@ -138,8 +139,11 @@ class Scheduler:
         offers = {post.name: self._offer(post) for post in self._roster}
         if len(self._offers) > len(offers):
             self._offers = {name: known for name, known in self._offers.items() if name in offers}
+        if len(self._alike) > 2 * len(offers):
+            self._alike = {frozenset(known.offer.items()): known.offer for known in self._offers.values()}
         unknown = self.compatibility.ask(self._roster, offers, lines, self._queue)
-        seats = [self._seat(post, offers[post.name]) for post in self._roster]
+        now = self._clock.seconds()
+        seats = [self._seat(post, offers[post.name], now) for post in self._roster]
         latent = self._roster.latent()
         instances = sum(1 for post in latent if not isinstance(post.state, NotSubstantiated | ShutDown))
         starting = sum(1 for post in latent if isinstance(post.state, STARTING))
@@ -156,16 +160,16 @@ class Scheduler:
         ends += [until for until in self._occupied.values() if until > now]
         self._later.set(min(ends, default=None))
 
-    def _seat(self, post: Post, offer: Offer) -> Seat:
+    def _seat(self, post: Post, offer: Offer, now: float) -> Seat:
         limit = post.plugin.max_builds or 1
         leaving = ""
         if (agent := self._dispatcher.sessions.of_worker(post.name)) is not None:
             limit = min(limit, agent.capacity)
             leaving = agent.leaving
-            if agent.asks_until < self._clock.seconds():
+            if agent.asks_until < now:
                 leaving = leaving or "its bot is not asking for work"
         free = limit - self._dispatcher.load_of(post.name) - self._reserved.get(post.name, 0)
-        closed = post.why_closed() or leaving or self._why_occupied(post.name)
+        closed = post.why_closed() or leaving or (self._occupied and self._why_occupied(post.name))
         if closed or free <= 0:
             return Seat(worker=post.name, offer=offer, availability=Availability.CLOSED, free=0, reason=closed or "busy")
         idle = free == limit
@@ -204,7 +208,10 @@ class Scheduler:
         told = None if session is None else session.labels
         known = self._offers.get(post.name)
         if known is None or known.declared is not declared or known.session is not session or known.told is not told:
-            known = self._offers[post.name] = _Offered(declared, session, told, _offer(declared, session))
+            offer = _offer(declared, session)
+            # One object for all that offer the same: the planner need not compare them.
+            offer = self._alike.setdefault(frozenset(offer.items()), offer)
+            known = self._offers[post.name] = _Offered(declared, session, told, offer)
         return known.offer
 
     # --- a claim -------------------------------------------------------------------------------------------------------------

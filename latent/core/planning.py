@@ -205,11 +205,15 @@ def _place(
 
 def _grouped(seats: Sequence[Seat]) -> list[_Group]:
     groups: dict[frozenset[tuple[str, frozenset[str]]], _Group] = {}
+    same: dict[int, _Group] = {}  # by identity, which is faster, where the seats share what they offer
     for seat in reversed(seats):
-        key = frozenset(seat.offer.items())
-        group = groups.get(key)
+        group = same.get(id(seat.offer))
         if group is None:
-            group = groups[key] = _Group(seat.offer)
+            key = frozenset(seat.offer.items())
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = _Group(seat.offer)
+            same[id(seat.offer)] = group
         group.add(seat)
     return list(groups.values())
 
