@@ -44,19 +44,19 @@ class PeerError(Exception):
     """The peer could not be installed or did not do its job; the message says which, with the end of its output."""
 
 
-def environment(cache: Path = CACHE) -> Path:
-    """The Python of an environment that has Buildbot; made on first use, kept in `cache` (git-ignored).
+def environment(cache: Path = CACHE, requirements: tuple[str, ...] = REQUIREMENTS) -> Path:
+    """The Python of an environment that has them; made on first use, kept in `cache` (git-ignored).
 
     An environment that an interrupted run left half made is made anew.
     """
-    wanted = hashlib.sha256("\n".join((*REQUIREMENTS, sys.version)).encode()).hexdigest()
+    wanted = hashlib.sha256("\n".join((*requirements, sys.version)).encode()).hexdigest()
     python, stamp = cache / "bin" / "python", cache / "installed"
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
         return python
     shutil.rmtree(cache, ignore_errors=True)
     cache.parent.mkdir(parents=True, exist_ok=True)
     _run([sys.executable, "-m", "venv", str(cache)], timeout=120)
-    _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS], timeout=900)
+    _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements], timeout=900)
     stamp.write_text(wanted)
     return python
 
