@@ -157,8 +157,15 @@ class Assembly:
             when_planned=controller.scheduler.when_planned,
         )
 
+        tls = None if settings.tls is None else settings.tls.pem()
+
         def bots(port: int) -> Gateway:
-            return BotsGateway(desk, bind=settings.bind(port), instances=settings.instances, keep_alive=settings.keep_alive)
+            gateway = BotsGateway(
+                desk, bind=settings.bind(port), instances=settings.instances, keep_alive=settings.keep_alive, tls=tls
+            )
+            controller.gauges.add("latent_bots", "Bots that have a session, by what they say of themselves.", gateway.count)
+            controller.gauges.add("latent_bot_calls_failed", "Calls of bots that failed in the controller.", gateway.failed)
+            return gateway
 
         await self._listen("bots", settings, bots, controller)
 

@@ -201,7 +201,16 @@ class _Checker:
         so_far = len(self._source.mistakes)
         bots = None
         if isinstance(named, Mapping) and named.get(protocols.BOTS) is not None:
-            bots = Bots(**self._section("protocols", protocols.BOTS))
+            section = self._section("protocols", protocols.BOTS)
+            if section.get("tls") is not None:
+                subject, directory = f"c['protocols'][{protocols.BOTS!r}]['tls']", self._source.path.parent
+                try:
+                    section["tls"] = protocols.tls(subject, section["tls"], directory=directory)
+                except ConfigError as error:
+                    for message in error.errors:
+                        self._note(("protocols", protocols.BOTS, "tls"), message)
+                    return None
+            bots = Bots(**section)
         if len(self._source.mistakes) == so_far:
             for message in protocols.strangers(workers, bots):
                 self._note(("workers",), message)

@@ -177,6 +177,7 @@ def sections() -> Mapping[Path, Mapping[str, Check]]:
     bots: dict[str, Check] = {
         **{key: either[key] for key in ("interface", "advertise")},
         "port": values.port,
+        "tls": either["tls"],
         "instances": _instances,
         "keep_alive": _keep_alive,
     }

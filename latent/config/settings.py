@@ -55,6 +55,11 @@ class Tls:
     key: Path
     chain: Path | None = None
 
+    def pem(self) -> tuple[bytes, bytes]:
+        """The key, and the certificate with its chain."""
+        certificates = [self.certificate, *([self.chain] if self.chain else [])]
+        return self.key.read_bytes(), b"\n".join(path.read_bytes() for path in certificates)
+
 
 @frozen(kw_only=True)
 class Buildbot(Peer):
@@ -72,6 +77,7 @@ class Bots(Peer):
     ``keep_alive``: seconds after which a bot that has nothing to do, and says nothing, is gone.
     """
 
+    tls: Tls | None = None
     instances: tuple[str, ...] = ("",)
     keep_alive: float = 600.0
 

@@ -19,6 +19,7 @@ from latent.controller.asking import ask
 from latent.controller.clock import Clock
 from latent.controller.dispatcher import Dispatcher
 from latent.controller.failures import explained
+from latent.controller.gauges import Gauges
 from latent.controller.health import HealthItem, health
 from latent.controller.identity import Identity, token_hash
 from latent.controller.lifecycle import Lifecycle
@@ -121,6 +122,7 @@ class Controller:
         self.reaper = Reaper(store, clock, self.roster, self.identity)
         self.records = Records(store, clock, self.roster, self)
         self.problems: list[str] = []
+        self.gauges = Gauges()
         self.started = False
         self._recovered: Deferred[None] | None = None
         self._reactor = reactor

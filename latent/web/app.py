@@ -90,6 +90,12 @@ class Api:
         }
         return _answer(request, doc)
 
+    @app.route("/api/v1/metrics", methods=["GET"])
+    async def metrics(self, request: Request) -> bytes:
+        parse.query(request.args, [])
+        request.setHeader("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        return self._controller.gauges.text().encode()
+
     @app.route("/api/v1/builds", methods=["POST"])
     async def submit(self, request: Request) -> bytes:
         wanted = parse.submission(_body(request))

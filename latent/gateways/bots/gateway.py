@@ -21,6 +21,7 @@ from latent.gateways.bots.errors import InvalidArgumentError, RetriableError
 from latent.gateways.bots.interface import KEEP_ALIVE, BotsInterface
 from latent.gateways.bots.service import Context, Service
 from latent.gateways.rpc.listening import OPTIONS, check_free, listen
+from latent.wire import bots_pb2 as pb
 from latent.wire.calls import Call
 
 log = Logger()
@@ -30,13 +31,20 @@ class BotsGateway:
     """Serves the Remote Workers API on ``bind`` ("host:port"; port 0 takes a free one, which ``port`` then holds).
 
     ``instances``: the names that bots may come to; bots and builds of one know nothing of another. ``keep_alive``: see
-    `BotsInterface`.
+    `BotsInterface`. ``tls``: the private key and the certificate with its chain, as PEM; None is without TLS.
     """
 
     def __init__(
-        self, desk: Desk, *, bind: str = "127.0.0.1:0", instances: Iterable[str] = ("",), keep_alive: float = KEEP_ALIVE
+        self,
+        desk: Desk,
+        *,
+        bind: str = "127.0.0.1:0",
+        instances: Iterable[str] = ("",),
+        keep_alive: float = KEEP_ALIVE,
+        tls: tuple[bytes, bytes] | None = None,
     ) -> None:
         self.bind = bind
+        self._credentials = None if tls is None else grpc.ssl_server_credentials([tls])
         self.port = 0
         self.instances: Mapping[str, BotsInterface] = {name: BotsInterface(desk, keep_alive=keep_alive) for name in instances}
         for name, interface in self.instances.items():
@@ -58,6 +66,18 @@ class BotsGateway:
         log.info("bots: listening on {bind}, port {port}", bind=self.bind, port=self.port)
         if not held:
             self.open()
+
+    def count(self) -> dict[tuple[tuple[str, str], ...], float]:
+        """How many bots there are, by instance and by what they say of themselves."""
+        return {
+            (("instance", name), ("status", pb.BotStatus.Name(status))): interface.count_bots_by_status(status)
+            for name, interface in self.instances.items()
+            for status in pb.BotStatus.values()
+        }
+
+    def failed(self) -> dict[tuple[tuple[str, str], ...], float]:
+        """How many calls failed through no fault of the bots."""
+        return {(("call", call),): count for call, count in self.service.exceptions.items()}
 
     def open(self) -> None:
         self._held = False
@@ -89,7 +109,7 @@ class BotsGateway:
                 grpc.method_handlers_generic_handler(calls.CAPABILITIES_SERVICE, asked),
             )
         )
-        port = listen(server, calls.PROTOCOL, self.bind)
+        port = listen(server, calls.PROTOCOL, self.bind, self._credentials)
         await server.start()
         self._server, self.port = server, port
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import grpc
 import grpc.aio
 
 from latent.errors import ConfigError
@@ -24,10 +25,10 @@ OPTIONS = (
 )
 
 
-def listen(server: grpc.aio.Server, protocol: str, bind: str) -> int:
-    """Give ``server`` the address ``bind``; the port that it got. Raises ConfigError."""
+def listen(server: grpc.aio.Server, protocol: str, bind: str, credentials: grpc.ServerCredentials | None = None) -> int:
+    """Give ``server`` the address ``bind``; the port that it got. ``credentials`` None: no TLS. Raises ConfigError."""
     try:
-        return server.add_insecure_port(bind)
+        return server.add_insecure_port(bind) if credentials is None else server.add_secure_port(bind, credentials)
     except RuntimeError as error:
         raise ConfigError(f"{protocol}: can't listen on {bind} ({error}); {_remedy(protocol)}") from None
 

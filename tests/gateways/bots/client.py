@@ -73,10 +73,15 @@ M = _messages()
 class Wire:
     """The calls, one by one. ``token``: sent as an access token where there is one."""
 
-    def __init__(self, port, token=None, instance=""):
+    def __init__(self, port, token=None, instance="", credentials=None):
         self.instance = instance
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=(("grpc.use_local_subchannel_pool", 1),))
+        address, options = f"127.0.0.1:{port}", (("grpc.use_local_subchannel_pool", 1),)
+        self.channel = (
+            grpc.aio.insecure_channel(address, options=options)
+            if credentials is None
+            else grpc.aio.secure_channel(address, credentials, options=options)
+        )
 
     async def __aenter__(self):
         return self

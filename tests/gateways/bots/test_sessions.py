@@ -10,6 +10,7 @@ from latent.errors import ConfigError
 from latent.gateways.bots import BotsInterface
 from latent.gateways.bots.errors import BotSessionClosedError, InvalidArgumentError, RetriableError
 from latent.wire import bots_pb2 as pb
+from tests.certificates import certificate
 from tests.gateways.bots.client import (
     BOT_TERMINATING,
     OK,
@@ -20,7 +21,7 @@ from tests.gateways.bots.client import (
     lease_of,
     session_of,
 )
-from tests.gateways.bots.kit import Stepped, refused
+from tests.gateways.bots.kit import MASTER, Site, Stepped, refused
 from tests.gateways.peer_fakes import on_loop, twisted
 
 Code = grpc.StatusCode
@@ -315,3 +316,30 @@ def test_a_bots_worker_needs_a_place_to_come_to(tmp_path):
         load(path)
     path.write_text(text + "c['protocols'] = {'bots': {'instances': ['a'], 'keep_alive': 30}}\n")
     assert load(path).bots.keep_alive == 30
+
+
+@on_loop
+async def test_counts_are_metrics(site):
+    """One number for each instance and status, in the text that Prometheus reads."""
+    async with Stepped(site) as bot:
+        await bot.create()
+        text = site.controller.gauges.text()
+    assert 'latent_bots{instance="",status="OK"} 1\n' in text
+    assert 'latent_bots{instance="other",status="UNHEALTHY"} 0\n' in text
+    assert "# TYPE latent_bot_calls_failed gauge\n" in text
+
+
+@on_loop
+async def test_bots_come_over_tls(tmp_path):
+    """With an access token, which stock bots only send so."""
+    path, key = certificate(tmp_path)
+    tls = {"certificate": str(path), "key": str(key)}
+    master = MASTER.replace('"keep_alive": 20', f'"keep_alive": 20, "tls": {tls}')
+    site = Site(tmp_path, master)
+    await twisted(site.start())
+    try:
+        credentials = grpc.ssl_channel_credentials(path.read_bytes())
+        async with Wire(site.port, "plain-password", credentials=credentials) as wire:
+            assert (await wire.create(session_of("a-host"))).name
+    finally:
+        await twisted(site.stop())
