@@ -8,19 +8,21 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from latent.cli.assembly import Assembly
-from latent.model import BuildRequest, Requirements, Result, Step
+from latent.model import Result
+from tests.fuzz.bots import BotsFuzzer
 from tests.fuzz.buildbot import MsgpackFuzzer, PbFuzzer, turn
 from tests.fuzz.noise import Noise
 from tests.fuzz.peer import PeerFuzzer
-from tests.fuzz.site import MASTER, password
-from tests.fuzz.well import WellPeer, well_msgpack, well_pb
+from tests.fuzz.site import MASTER, WELL, fuzzed, password, request
+from tests.fuzz.well import MSGPACK, Well
 
-MSGPACK = "msgpack_experimental_v7"
+CALLERS = {"peer": PeerFuzzer, "bots": BotsFuzzer}
+TALKERS = {"pb": PbFuzzer, MSGPACK: MsgpackFuzzer}
 SOME = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Site:
-    """A controller and the three agents that behave well."""
+    """A controller and the agents that behave well."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -31,36 +33,29 @@ class Site:
         (self.folder / "master.cfg").write_text(MASTER)
         self.assembly = Assembly(self.folder / "master.cfg", self.folder / "state", reactor=reactor, ended=lambda: None)
         await self.assembly.start()
-        self.peer = WellPeer(self.assembly.port("peer"), password("well-peer"))
-        await on_loop(self.peer.start())
-        self.pb = await well_pb(self.assembly.port("pb"), "well-pb", password("well-pb"))
-        self.msgpack = await well_msgpack(self.assembly.port(MSGPACK), "well-msgpack", password("well-msgpack"))
+        self.well = Well({protocol: self.port(protocol) for protocol in WELL})
+        await on_loop(self.well.start())
         while None in (sessions := self._sessions()).values():
             await turn()
         self.sessions = sessions
 
     async def stop(self):
-        assert await on_loop(self.peer.stop()) == []
-        await self.pb.close()
-        await self.msgpack.close()
+        assert await on_loop(self.well.stop()) == []
         await self.assembly.stop(fast=True)
+
+    def port(self, protocol):
+        return self.assembly.port(protocol)
 
     def _sessions(self):
         found = {worker.name: worker.session for worker in self.assembly.controller.workers()}
-        return {name: found[name] and found[name]["id"] for name in ("well-peer", "well-pb", "well-msgpack")}
-
-    async def submit(self, worker):
-        request = BuildRequest(
-            builder="b", steps=(Step(name="s", command="true"),), requirements=Requirements(workers=frozenset({worker}))
-        )
-        return await self.assembly.controller.submit(request)
+        return {name: found[name] and found[name]["id"] for name in WELL.values()}
 
     async def is_well(self):
         """Every agent that behaves well has its session still, and carries out a build."""
-        for worker in ("well-peer", "well-pb", "well-msgpack"):
-            build = await self.submit(worker)
+        builds = [await self.assembly.controller.submit(request(worker)) for worker in WELL.values()]
+        for build in builds:
             done = await self.assembly.controller.when_finished(build.id)
-            assert (done.result, done.attempts) == (Result.SUCCESS, 1)
+            assert (done.result, done.attempts) == (Result.SUCCESS, 1), done.reason
         assert self._sessions() == self.sessions
 
 
@@ -80,31 +75,19 @@ async def site(tmp_path):
     await site.stop()
 
 
-async def peer(site, seed, frames):
-    fuzzer = PeerFuzzer(site.assembly.port("peer"), password("fuzz-peer"), Noise(seed))
-    try:
-        await on_loop(fuzzer.play(frames))
-    finally:
-        await on_loop(fuzzer.close())
-    return fuzzer
-
-
-async def pb(site, seed, frames):
-    fuzzer = PbFuzzer(site.assembly.port("pb"), "fuzz-pb", password("fuzz-pb"), Noise(seed))
-    await fuzzer.play(frames)
-    return fuzzer
-
-
-async def msgpack(site, seed, frames):
-    fuzzer = MsgpackFuzzer(site.assembly.port(MSGPACK), "fuzz-msgpack", password("fuzz-msgpack"), Noise(seed))
-    await fuzzer.play(frames)
-    return fuzzer
-
-
-async def fuzz(site, worker, play, seed):
+async def fuzz(site, protocol, seed):
+    worker, noise = fuzzed(protocol), Noise(seed)
     for _ in range(3):
-        await site.submit(worker)
-    fuzzer = await play(site, seed, 200)
+        await site.assembly.controller.submit(request(worker))
+    if protocol in CALLERS:
+        fuzzer = CALLERS[protocol](site.port(protocol), password(worker), noise)
+        try:
+            await on_loop(fuzzer.play(200))
+        finally:
+            await on_loop(fuzzer.close())
+    else:
+        fuzzer = TALKERS[protocol](site.port(protocol), worker, password(worker), noise)
+        await fuzzer.play(200)
     assert fuzzer.broken == []
     await site.is_well()
 
@@ -114,7 +97,7 @@ async def fuzz(site, worker, play, seed):
 @pytest_twisted.ensureDeferred
 async def test_peer(site, seed):
     """No call ends in an error of ours, nothing is logged as one, and the agents that behave well are not disturbed."""
-    await fuzz(site, "fuzz-peer", peer, seed)
+    await fuzz(site, "peer", seed)
 
 
 @SOME
@@ -122,7 +105,7 @@ async def test_peer(site, seed):
 @pytest_twisted.ensureDeferred
 async def test_pb(site, seed):
     """Nothing is logged as an error, and the agents that behave well are not disturbed."""
-    await fuzz(site, "fuzz-pb", pb, seed)
+    await fuzz(site, "pb", seed)
 
 
 @SOME
@@ -130,4 +113,12 @@ async def test_pb(site, seed):
 @pytest_twisted.ensureDeferred
 async def test_msgpack(site, seed):
     """The same."""
-    await fuzz(site, "fuzz-msgpack", msgpack, seed)
+    await fuzz(site, MSGPACK, seed)
+
+
+@SOME
+@given(seed=st.integers(0, 2**32))
+@pytest_twisted.ensureDeferred
+async def test_bots(site, seed):
+    """As for peer."""
+    await fuzz(site, "bots", seed)

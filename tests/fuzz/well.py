@@ -2,10 +2,16 @@
 
 import asyncio
 
+from twisted.internet.defer import Deferred
+
 from latent.wire import peer_pb2 as pb
 from tests.fuzz.banana import Obedient, client
 from tests.fuzz.buildbot import ObedientMsgpack, msgpack_client
+from tests.fuzz.site import WELL, password
+from tests.gateways.bots.client import Bot
 from tests.gateways.stock_agent import StockAgent
+
+MSGPACK = "msgpack_experimental_v7"
 
 
 class WellPeer:
@@ -41,13 +47,41 @@ class WellPeer:
             await asyncio.sleep(5)
 
 
-async def well_pb(port, name, password):
-    agent = await client(port, Obedient)
-    assert await agent.login(name, password) is not None
-    return agent
+class Well:
+    """One on each gateway. ``ports`` by protocol."""
+
+    def __init__(self, ports):
+        self._ports = ports
+
+    async def start(self):
+        """To be awaited in asyncio."""
+        self._peer = WellPeer(self._ports["peer"], password(WELL["peer"]))
+        await self._peer.start()
+        self._pb = await future(client(self._ports["pb"], Obedient))
+        assert await future(self._pb.login(WELL["pb"], password(WELL["pb"]))) is not None
+        self._msgpack = await future(
+            msgpack_client(self._ports[MSGPACK], WELL[MSGPACK], password(WELL[MSGPACK]), ObedientMsgpack)
+        )
+        assert await future(self._msgpack.until_open())
+        self._bot = Bot(self._ports["bots"], _work, bot_id=WELL["bots"], token=password(WELL["bots"]))
+        await self._bot.__aenter__()
+        await self._bot.attached.wait()
+
+    async def stop(self):
+        """What went wrong with them."""
+        found = await self._peer.stop()
+        found += ["its connection was lost" for agent in (self._pb, self._msgpack) if agent.gone]
+        found += [self._bot.ended] if self._bot.ended else []
+        await self._bot.die()
+        await future(self._pb.close())
+        await future(self._msgpack.close())
+        return found
 
 
-async def well_msgpack(port, name, password):
-    agent = await msgpack_client(port, name, password, ObedientMsgpack)
-    assert await agent.until_open()
-    return agent
+async def _work(lease):
+    return "type.googleapis.com/some.Result", b"y"
+
+
+def future(awaited):
+    """What Twisted's side does, awaited from asyncio."""
+    return Deferred.fromCoroutine(awaited).asFuture(asyncio.get_running_loop())

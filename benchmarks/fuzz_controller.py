@@ -1,0 +1,187 @@
+"""The controller that `benchmarks.fuzz` has fuzzed: says its ports, then answers a line of JSON for each line of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from latent.cli.reactor import install
+
+reactor = install()
+
+from twisted.internet.defer import Deferred  # noqa: E402
+from twisted.logger import LogLevel, eventAsText, globalLogBeginner  # noqa: E402
+
+from latent.cli.assembly import Assembly  # noqa: E402
+from latent.model import Result  # noqa: E402
+from tests.fuzz.site import MASTER, WELL, request  # noqa: E402
+
+BEAT = 0.05
+"""Seconds between two looks at how late the loop is."""
+
+FEED = 0.2
+"""Seconds between two builds for a worker that is fuzzed."""
+
+SHOWN = 20
+
+
+class Errors(logging.Handler):
+    """Whatever is logged as an error, by whoever logs. ``found``: the first of them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.number = 0
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.add(self.format(record))
+
+    def observe(self, event: dict[str, Any]) -> None:
+        if event.get("log_level") in (LogLevel.error, LogLevel.critical):
+            self.add(eventAsText(event))
+
+    def add(self, text: str) -> None:
+        self.number += 1
+        if len(self.found) < SHOWN:
+            self.found.append(text[-3000:])
+
+
+class Controller:
+    def __init__(self, folder: Path) -> None:
+        (folder / "master.cfg").write_text(MASTER)
+        self.errors = Errors()
+        self.slowest = 0.0
+        self.fed = 0
+        self._feeding: list[asyncio.Task[None]] = []
+        self._assembly = Assembly(folder / "master.cfg", folder / "state", reactor=reactor, ended=lambda: None)
+        globalLogBeginner.beginLoggingTo([self.errors.observe], redirectStandardIO=False)
+        logging.getLogger().addHandler(self.errors)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        await _awaited(self._assembly.start())
+        beating = asyncio.ensure_future(self._beat())
+        reader = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        print(json.dumps({protocol: self._assembly.port(protocol) for protocol in WELL}), flush=True)
+        commands: dict[str, Callable[..., Any]] = {
+            "build": self._build,
+            "feed": self._feed,
+            "measure": self._measure,
+            "sessions": self._sessions,
+        }
+        while line := await reader.readline():
+            command = json.loads(line)
+            number, what = command.pop("number"), command.pop("do")
+            if what == "stop":
+                break
+            _begin(self._answer(number, commands[what](**command)))
+        for task in (beating, *self._feeding):
+            task.cancel()
+        async def spy():
+            await asyncio.sleep(6)
+            a = self._assembly
+            for n, g in a._gateways.items():
+                print(n, [(c, c.why_lost, getattr(c,'_gone',None), c.transport and (c.transport.disconnecting, c.transport.connected, c.transport._aborting if hasattr(c.transport,'_aborting') else None)) for c in getattr(getattr(g, '_listener', None), '_connections', [])], file=sys.stderr)
+            print('controller', [ (w.name, w.state, w.builds) for w in a.controller.workers()], file=sys.stderr)
+            for t in asyncio.all_tasks():
+                print('TASK', t.get_coro().__qualname__, [(fr.f_code.co_name, fr.f_lineno) for fr in t.get_stack()], file=sys.stderr, flush=True)
+        print('stopping', self.errors.found, file=sys.stderr)
+        x = asyncio.ensure_future(spy())
+        await _awaited(self._assembly.stop(fast=True))
+        print('stopped', file=sys.stderr)
+        print(json.dumps({"number": number}), flush=True)
+
+    async def _answer(self, number: int, answer: Any) -> None:
+        try:
+            document = await answer
+        except Exception as error:
+            document = {"error": repr(error)}
+        print(json.dumps({"number": number, **document}), flush=True)
+
+    async def _build(self, worker: str) -> dict[str, Any]:
+        """A build, and how it ended."""
+        controller = self._assembly.controller
+        assert controller is not None
+        build = await _awaited(controller.submit(request(worker)))
+        done = await controller.when_finished(build.id).asFuture(asyncio.get_running_loop())
+        return {
+            "good": done.result is Result.SUCCESS and done.attempts == 1,
+            "why": f"{done.result} {done.attempts} {done.reason}",
+        }
+
+    async def _feed(self, worker: str) -> dict[str, Any]:
+        """From now on there is work for this one."""
+        self._feeding.append(asyncio.ensure_future(self._feed_on(worker)))
+        return {}
+
+    async def _feed_on(self, worker: str) -> None:
+        controller = self._assembly.controller
+        assert controller is not None
+        while True:
+            if len(controller.queue) < 20:
+                await _awaited(controller.submit(request(worker)))
+                self.fed += 1
+            await asyncio.sleep(FEED)
+
+    async def _sessions(self) -> dict[str, Any]:
+        controller = self._assembly.controller
+        assert controller is not None
+        found = {worker.name: worker.session for worker in controller.workers()}
+        return {"open": {name: (found[name] or {}).get("id") for name in WELL.values()}}
+
+    async def _measure(self) -> dict[str, Any]:
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        slowest, self.slowest = self.slowest, 0.0
+        return {
+            "rss_mb": round(psutil.Process().memory_info().rss / 1e6, 1),
+            "objects": len(gc.get_objects()),
+            "slowest_ms": round(slowest * 1000),
+            "errors": self.errors.number,
+            "found": self.errors.found,
+            "builds_for_the_fuzzed": self.fed,
+        }
+
+    async def _beat(self) -> None:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(BEAT)
+            self.slowest = max(self.slowest, time.perf_counter() - began - BEAT)
+
+
+def _awaited(coroutine: Any) -> Any:
+    """Twisted's side, awaited from asyncio."""
+    return Deferred.fromCoroutine(coroutine).asFuture(asyncio.get_running_loop())
+
+
+async def _run() -> None:
+    try:
+        await Controller(Path(sys.argv[1])).run()
+    finally:
+        reactor.stop()
+
+
+tasks: set[asyncio.Task[None]] = set()
+"""Kept: what nobody refers to may be collected while it waits."""
+
+
+def _begin(work: Any) -> None:
+    task = asyncio.ensure_future(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+if __name__ == "__main__":
+    reactor.callWhenRunning(lambda: _begin(_run()))
+    reactor.run()
