@@ -158,12 +158,7 @@ class PbLink:
         return _call(self._mind, "shutdown")
 
     def pause(self, paused: bool) -> None:
-        if self.why_lost:
-            return
-        if paused:
-            self._broker.transport.pauseProducing()
-        else:
-            self._broker.transport.resumeProducing()
+        self._broker.valve.pause(paused)
 
     def drop(self, reason: str) -> None:
         self._broker.drop(reason)

@@ -26,6 +26,7 @@ from tests.gateways.buildbot.raw import (
     connected,
     frame,
     msgpack_agent,
+    pb_message,
     upgrade,
 )
 from tests.gateways.buildbot.site import MSGPACK, PB, sleep, until
@@ -349,4 +350,35 @@ async def test_an_agent_that_does_not_end_what_it_is_told_to(site, monkeypatch):
     assert (await site.finished(build)).result is Result.CANCELLED
     assert "interruptCommand" in agent.mind.calls
     await site.detached("plain")
+    await agent.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_msgpack_agent_that_does_not_read(site):
+    """It is not heard any more, so that answers to it don't pile up, and counts as dead soon."""
+    agent = await msgpack_agent(site.port(MSGPACK))
+    await site.attached("plain")
+    agent.transport.pauseProducing()
+    with little_memory():
+        agent.flood(HUGE, frame(msgpack.packb({"op": "nonsense", "seq_number": 1})))
+        await until(lambda: not site.status("plain").session or agent.sent >= HUGE)
+    assert agent.sent < HUGE // 4
+    agent.transport.resumeProducing()
+    await agent.until_lost()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_pb_agent_that_does_not_read(site):
+    """Nor is one heard over PB."""
+    agent = PbAgent(site.port(PB))
+    await agent.login()
+    await site.attached("plain")
+    transport = agent.factory._broker.transport
+    transport.pauseProducing()
+    agent.sent = 0
+    with little_memory():
+        Flood(agent, transport, HUGE, pb_message("root", "nonsense"))
+        await until(lambda: not site.status("plain").session or agent.sent >= HUGE)
+    assert agent.sent < HUGE // 4
+    transport.resumeProducing()
     await agent.close()

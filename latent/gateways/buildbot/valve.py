@@ -1,0 +1,52 @@
+"""When a connection is read from. What its agent says costs memory, so an agent that does not listen is not listened to."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+
+class Connection(Protocol):
+    """``why_lost``: "" while it is there."""
+
+    transport: Any
+    why_lost: str
+
+
+@implementer(IPushProducer)
+class Valve:
+    """Closed while `pause` says so, and while the agent does not take what it is sent: answers to whatever it says, for example.
+
+    To the transport it is what produces all that is sent, and so it hears when much of that waits.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._paused = False
+        self._full = False
+        connection.transport.registerProducer(self, True)
+
+    def pause(self, paused: bool) -> None:
+        self._paused = paused
+        self._turn()
+
+    def pauseProducing(self) -> None:
+        self._full = True
+        self._turn()
+
+    def resumeProducing(self) -> None:
+        self._full = False
+        self._turn()
+
+    def stopProducing(self) -> None:
+        """The connection is gone; its owner hears of it by itself."""
+
+    def _turn(self) -> None:
+        if self._connection.why_lost:
+            return
+        if self._paused or self._full:
+            self._connection.transport.pauseProducing()
+        else:
+            self._connection.transport.resumeProducing()
