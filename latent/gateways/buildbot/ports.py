@@ -15,7 +15,7 @@ __all__ = ["MSGPACK", "PB", "Dispatcher", "Earlier", "Link", "Receiver", "Sessio
 Answer = Coroutine[Deferred[Any], Any, Any]
 
 Value = Any
-"""What comes with an update: text of stdout, stderr and header; (name, text) of log; a number of rc and elapsed; or text."""
+"""What comes with an update: a number of rc, text of stdout, stderr, header and failure_reason; of any other key anything."""
 
 
 class Receiver(Protocol):

@@ -130,8 +130,8 @@ class Run:
         def elapsed() -> float:
             return max(0.0, desk.clock.seconds() - started)
 
-        def wrote(stream: str, text: str, name: str) -> None:
-            self._log.write(lines.feed(stream, text, elapsed(), name))
+        def wrote(stream: str, text: str) -> None:
+            self._log.write(lines.feed(stream, text, elapsed()))
 
         how = Ended(exit_code=None, error="stopped before it began", stopped=True)
         try:

@@ -18,6 +18,9 @@ ORPHAN_GRACE = 300.0
 CANNOT_RUN = 126
 """Exit code of a step that could not be started, as a shell has it."""
 
+KILLED = -1
+"""The exit code that an agent reports of whatever a signal ended."""
+
 SECRETS = ("WORKERPASS", "LATENT_TOKEN", "LATENT_SERVER")
 """Variables of the agent's that its steps do not get."""
 
@@ -146,9 +149,9 @@ def ended(step: Step, rc: int | None, reason: str, error: str, killed_by: str, s
         return Ended(exit_code=CANNOT_RUN if rc is None else rc, error=f"can't be carried out: {error}")
     if rc is None:
         return Ended(exit_code=CANNOT_RUN, error="the agent did not say how it ended")
-    if rc and (killed_by or reason):
-        return Ended(exit_code=rc, error=f"killed by signal {killed_by}" if killed_by else reason)
-    return Ended(exit_code=rc)
+    if rc == KILLED and killed_by:
+        return Ended(exit_code=rc, error=f"killed by signal {killed_by}")
+    return Ended(exit_code=rc, error=reason if rc else "")
 
 
 def outcome(bad: tuple[Step, Ended] | None, stopped: str) -> Outcome:
