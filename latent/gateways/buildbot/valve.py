@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IPushProducer
-from zope.interface import implementer
-
 
 class Connection(Protocol):
     """``why_lost``: "" while it is there."""
@@ -15,11 +12,10 @@ class Connection(Protocol):
     why_lost: str
 
 
-@implementer(IPushProducer)
 class Valve:
     """Closed while `pause` says so, and while the agent does not take what it is sent: answers to whatever it says, for example.
 
-    To the transport it is what produces all that is sent, and so it hears when much of that waits.
+    To the transport it is what produces all that is sent (Twisted's IPushProducer), and so it hears when much of that waits.
     """
 
     def __init__(self, connection: Connection) -> None:

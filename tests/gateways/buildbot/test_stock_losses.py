@@ -188,11 +188,12 @@ async def test_a_hundred_builds_and_a_bad_network(site, tmp_path, protocol):
 
     Each run writes a line when it begins and one when it ends, and holds a lock of its build's in between.
     """
-    dice = random.Random(1)  # noqa: S311 -- the same troubles each time
+    dice = random.Random(1)  # the same troubles each time
     written = tmp_path / "written"
+    me = "$LATENT_BUILD_ID/$LATENT_RUN_ID"
     step = (
         f"exec 9>{tmp_path}/lock-$LATENT_BUILD_ID; flock -n 9 || echo twice >>{written};"
-        f" echo begin/$LATENT_BUILD_ID/$LATENT_RUN_ID >>{written}; sleep 0.1; echo end/$LATENT_BUILD_ID/$LATENT_RUN_ID >>{written}"
+        f" echo begin/{me} >>{written}; sleep 0.1; echo end/{me} >>{written}"
     )
     async with Network(lambda: site.port(protocol)) as network, StockAgent(tmp_path / "agent", network.port, protocol) as agent:
         await site.attached("plain")
