@@ -141,6 +141,7 @@ Login = Callable[[Broker, str, Callable[[str], bool], Any], Any]
 class BrokerFactory(ServerFactory[Broker]):
     """Every connection begins with `Root`."""
 
+    noisy = False
     unsafeTracebacks = False
 
     def __init__(self, listener: Listener, login: Login) -> None:

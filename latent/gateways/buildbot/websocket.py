@@ -34,6 +34,7 @@ def factory(listener: Listener, reactor: Any) -> WebSocketServerFactory:
     txaio.config.loop = reactor  # type: ignore[attr-defined]  # it is there once autobahn is imported
 
     made = WebSocketServerFactory(server="latent", reactor=reactor)
+    made.noisy = False
     made.protocol = partial(Connection, listener)  # type: ignore[assignment]  # whatever makes a protocol will do
     made.setProtocolOptions(
         webStatus=False,
