@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from twisted.protocols.policies import ProtocolWrapper
+
 
 class Connection(Protocol):
     """``why_lost``: "" while it is there."""
@@ -20,9 +22,13 @@ class Valve:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._transport = connection.transport
+        # Below TLS: it pauses who writes until it has read more of its handshake, which it would then never do.
+        while isinstance(self._transport, ProtocolWrapper):
+            self._transport = self._transport.transport
         self._paused = False
         self._full = False
-        connection.transport.registerProducer(self, True)
+        self._transport.registerProducer(self, True)
 
     def pause(self, paused: bool) -> None:
         self._paused = paused
@@ -43,6 +49,6 @@ class Valve:
         if self._connection.why_lost:
             return
         if self._paused or self._full:
-            self._connection.transport.pauseProducing()
+            self._transport.pauseProducing()
         else:
-            self._connection.transport.resumeProducing()
+            self._transport.resumeProducing()
