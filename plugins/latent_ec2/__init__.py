@@ -1,0 +1,1 @@
+"""Instances that are Amazon EC2's: `EC2LatentWorker`, for `latent.plugins.worker`."""
