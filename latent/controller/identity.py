@@ -33,6 +33,7 @@ class Identity:
             agent_token=self.agent_token(attempt),
             servers=self._servers(),
             kept=kept,
+            tokens=self.agent_token,
         )
 
     def agent_token(self, attempt: Attempt) -> str:

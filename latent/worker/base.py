@@ -34,7 +34,8 @@ class Enrolment:
     """What the controller gives one attempt. ``idempotency_token`` is the same when a start is repeated after a crash.
 
     ``agent_token`` opens one session, once. ``servers``: protocol -> "host:port", as an agent reaches it. ``kept``: after a
-    restart of the controller, the last handle that was kept for the attempt (`AbstractLatentWorker.keep_handle`).
+    restart of the controller, the last handle that was kept for the attempt (`AbstractLatentWorker.keep_handle`). ``tokens``:
+    the agent token of any attempt of this controller, for instances that several attempts are started with in one call.
     """
 
     attempt: Attempt
@@ -43,6 +44,7 @@ class Enrolment:
     agent_token: str = field(repr=False)
     servers: Mapping[str, str]
     kept: JSON | None = None
+    tokens: Callable[[Attempt], str] | None = field(default=None, eq=False, repr=False)
 
 
 @frozen
