@@ -56,7 +56,7 @@ class Account:
 
         It retries nothing by itself: each call has to pass the region's budget.
         """
-        session = self.session or boto3.Session(
+        session: Any = self.session or boto3.Session(
             aws_access_key_id=self.key_id,
             aws_secret_access_key=self.secret,
             aws_session_token=self.session_token,
@@ -74,6 +74,6 @@ class Account:
 
     def known_regions(self, service: str = "ec2") -> list[str]:
         """Every region that boto3 has heard of. Blocks."""
-        session = self.session or boto3.Session(region_name=self.region)
+        session: Any = self.session or boto3.Session(region_name=self.region)
         return sorted({name for partition in session.get_available_partitions()
                        for name in session.get_available_regions(service, partition)})  # fmt: skip

@@ -28,9 +28,10 @@ FORGOTTEN = 30.0
 class Moment:
     """Calls ``over`` once nothing was added for `MOMENT` seconds, or after `MOMENTS`."""
 
-    def __init__(self, clock: Any, over: Callable[[], object]) -> None:
+    def __init__(self, clock: Any, over: Callable[[], object], moment: float = MOMENT) -> None:
         self._clock = clock
         self._over = over
+        self._moment = moment
         self._since: float | None = None
         self._call: Any = None
 
@@ -39,7 +40,9 @@ class Moment:
         if self._since is None:
             self._since = now
         self.stop(again=True)
-        self._call = self._clock.callLater(max(0.0, min(now + MOMENT, self._since + MOMENTS) - now), self._ring)
+        self._call = self._clock.callLater(
+            max(0.0, min(now + self._moment, self._since + max(self._moment, MOMENTS)) - now), self._ring
+        )
 
     def stop(self, *, again: bool = False) -> None:
         if self._call is not None and self._call.active():
@@ -60,7 +63,12 @@ class Batch(Generic[K, T]):
     """
 
     def __init__(
-        self, clock: Any, ask: Callable[[list[K]], Coroutine[Any, Any, Mapping[K, T | Exception]]], *, paced: bool = False
+        self,
+        clock: Any,
+        ask: Callable[[list[K]], Coroutine[Any, Any, Mapping[K, T | Exception]]],
+        *,
+        paced: bool = False,
+        moment: float = MOMENT,
     ) -> None:
         self._clock = clock
         self._ask = ask
@@ -68,7 +76,7 @@ class Batch(Generic[K, T]):
         self._pace = 0.0
         self._last: float | None = None
         self._waiting: dict[K, list[Deferred[T]]] = {}
-        self._moment = Moment(clock, self._gathered)
+        self._moment = Moment(clock, self._gathered, moment)
         self._held: Any = None
 
     def __len__(self) -> int:
@@ -79,10 +87,16 @@ class Batch(Generic[K, T]):
         waiter: Deferred[T] = Deferred()
         self._waiting.setdefault(key, []).append(waiter)
         if soon:
-            self._last = None
-        if self._held is None or soon:
+            self.hurry()
+        elif self._held is None:
             self._moment.touch()
         return waiter
+
+    def hurry(self) -> None:
+        """What waits is asked for after this moment."""
+        if self._waiting:
+            self._last = None
+            self._moment.touch()
 
     def _gathered(self) -> None:
         if self._held is not None and self._held.active():

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, TimeoutError
+from attrs import define
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -27,6 +28,9 @@ FIRST_PAUSE = 1.0
 LAST_PAUSE = 20.0
 """Seconds before a call is repeated: the first time, doubling, and the longest."""
 
+MANY = 3
+"""How often RunInstances is throttled before it may be for the number of instances that were asked for."""
+
 PATIENCE = 60.0
 """Seconds for which a call that nobody answers is repeated. One that is throttled is repeated until it is cancelled."""
 
@@ -38,6 +42,20 @@ TOGETHER = 1000
 
 PAGE = 1000
 """Rows that one answer may have."""
+
+
+@define(eq=False)
+class Trial:
+    """What becomes of a call that may be repeated. ``sent``: when EC2 was last asked, in the clock's seconds; None: never.
+
+    ``calling``: it is being asked now. ``doubt``: it may have done what was asked without an answer. ``given_up``: set by who
+    does not want it to be repeated.
+    """
+
+    sent: float | None = None
+    calling: bool = False
+    doubt: bool = False
+    given_up: bool = False
 
 
 class Calls:
@@ -69,29 +87,32 @@ class Calls:
         adopt: Callable[[Answer], object] = discard,
         patience: float = PATIENCE,
         turn: float | None = None,
-        sending: Callable[[], None] | None = None,
+        trial: Trial | None = None,
     ) -> Answer:
         """The answer of an operation of boto3's client. ``adopt`` gets what comes after this was cancelled, or timed out.
 
         It is repeated when it is throttled, and for ``patience`` seconds when nobody answers; so what makes something needs a
-        ClientToken. ``turn``: the clock's seconds at which the budget gave leave for the first call. ``sending`` is called before
-        each.
+        ClientToken. ``turn``: the clock's seconds at which the budget gave leave for the first call.
         """
-        pause, unanswered_since = FIRST_PAUSE, None
+        pause, unanswered_since, throttles = FIRST_PAUSE, None, 0
+        trial = trial or Trial()
         while True:
             if turn is None:
                 turn = await self.gate.requests.take()
-            if sending is not None:
-                sending()
             try:
-                return await self._once(operation, parameters, adopt)
+                return await self._tried(trial, operation, parameters, adopt)
             except LatentWorkerThrottled as error:
+                throttles += 1
                 self.gate.throttled(turn)
+                if operation == "run_instances" and throttles >= MANY:
+                    self.gate.instances.throttled(turn)
                 log.info("{error}", error=error)
+                if trial.given_up:
+                    raise
             except Unanswered as error:
                 now = self._clock.seconds()
                 unanswered_since = turn if unanswered_since is None else unanswered_since
-                if now - unanswered_since >= patience:
+                if now - unanswered_since >= patience or trial.given_up:
                     raise
                 log.info("{error}; it is asked again", error=error)
             turn = None
@@ -135,6 +156,19 @@ class Calls:
     def pause(self, seconds: float) -> Deferred[None]:
         return deferLater(self._clock, seconds, lambda: None)
 
+    async def _tried(self, trial: Trial, operation: str, parameters: Answer, adopt: Callable[[Answer], object]) -> Answer:
+        trial.sent, trial.calling = self._clock.seconds(), True
+        try:
+            return await self._once(operation, parameters, adopt)
+        except Unanswered as error:
+            trial.doubt = trial.doubt or error.sent
+            raise
+        except CancelledError:
+            trial.doubt = True
+            raise
+        finally:
+            trial.calling = False
+
     async def _once(self, operation: str, parameters: Answer, adopt: Callable[[Answer], object]) -> Answer:
         self.gate.calls[operation] += 1
         running = self.threads.run(self._blocking, operation, parameters, adopt=adopt)
@@ -143,22 +177,24 @@ class Calls:
             answer: Answer = await running
         except TimeoutError as error:
             where = f"{self.account.label}: {operation}"
-            raise self._noted(Unanswered(f"{where}: no answer in {self.account.timeout + HUNG:.0f} s", sent=True)) from error
+            hung = Unanswered(f"{where}: no answer in {self.account.timeout + HUNG:.0f} s", sent=True)
+            self._note(hung)
+            raise hung from error
         except Exception as error:
-            raise self._noted(error) from None if error.__cause__ is None else error.__cause__
+            self._note(error)
+            raise
         if self.down:
             log.info("{label} answers again", label=self.account.label)
         self.down = ""
         return answer
 
-    def _noted(self, error: Exception) -> Exception:
+    def _note(self, error: Exception) -> None:
         if isinstance(error, CredentialsRefused):
             self._client = None  # those that boto3 finds by itself may have been renewed
         if isinstance(error, Unanswered | CredentialsRefused):
             if not self.down:
                 log.warn("{error}", error=error)
             self.down = str(error)
-        return error
 
     # --- in a thread -----------------------------------------------------------------------------------------------------------
 

@@ -32,8 +32,8 @@ class Instance:
     """One row of DescribeInstances.
 
     ``index``: AmiLaunchIndex, which member of its launch it is. ``launch``: the launch's ClientToken. ``reason``: code and
-    message of the last change of its state. ``launched_at``: POSIX seconds. ``health``: "" while nobody knows, "ok", "initializing",
-    or what is impaired. ``doc`` is everything that EC2 said.
+    message of the last change of its state. ``launched_at``: POSIX seconds. ``health``: "" while nobody knows, "ok",
+    "initializing", or what is impaired. ``doc`` is everything that EC2 said.
     """
 
     id: str
