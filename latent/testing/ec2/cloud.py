@@ -18,16 +18,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from latent.testing.ec2.faulty import Faulty
-from latent.testing.ec2.values import Call, CloudError, Hypervisor, SeenInstance, call_of, instance_of
+from latent.testing.ec2.values import CONTROL, PASSWORD, Call, CloudError, Hypervisor, SeenInstance, call_of, instance_of
 
 START_TIMEOUT = 60
 """Seconds that the process may take to answer."""
 
 END_TIMEOUT = 20
 """Seconds that it may take to end all that runs in it."""
-
-CONTROL = "/-/"
-"""What control calls begin with; EC2 itself has the root alone."""
 
 
 class Cloud(Faulty):
@@ -136,7 +133,8 @@ class Cloud(Faulty):
         """boto3's client of it, with credentials as they are now. ``arguments`` go to boto3 and prevail."""
         import boto3
 
-        return boto3.session.Session().client(
+        make: Any = boto3.session.Session().client
+        return make(
             service,
             **{
                 "endpoint_url": self.endpoint_url,
@@ -224,7 +222,7 @@ class Cloud(Faulty):
         connection = HTTPConnection(*self._address, timeout=START_TIMEOUT)
         try:
             body = json.dumps(arguments).encode()
-            headers = {"Content-Type": "application/json", "X-Latent-Password": self._password}
+            headers = {"Content-Type": "application/json", PASSWORD: self._password}
             connection.request("POST", CONTROL + what, body, headers)
             response = connection.getresponse()
             text = response.read().decode()

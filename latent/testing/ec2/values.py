@@ -7,6 +7,11 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+CONTROL = "/-/"
+"""What the paths of orders begin with; EC2 itself has the root alone."""
+
+PASSWORD = "X-Latent-Password"  # noqa: S105  the name of a header
+
 When = Literal["before", "after"]
 """Whether a call goes wrong before it has had its effect or after it."""
 
@@ -22,12 +27,12 @@ class Hypervisor:
     ``environment``: what their processes get besides PATH, HOME, LANG, USER, PYTHONPATH where the cloud has one, and
     AWS_EC2_METADATA_SERVICE_ENDPOINT.
     ``path``: directories that come first in PATH; those of the running Python's programs and of the system follow.
-    ``at_once``: how many may be booting side by side in one second, 0 for no limit, so that 100 agents do not start in one instant.
+    ``at_once``: how many are booted in a second, so that 100 agents do not start in one instant; 0 for no limit.
     """
 
     environment: Mapping[str, str] = field(factory=dict)
     path: tuple[str, ...] = ()
-    at_once: int = 0
+    at_once: float = 0
 
 
 @frozen
