@@ -38,9 +38,11 @@ class Bucket:
         passed = now - self.at
         if passed <= 0:
             return self
-        rate = min(self.usual, self.rate + self.usual * passed / RECOVERY)
-        # The rate of the interval's start: never more than what EC2 would count.
-        tokens = min(self.burst, self.tokens + self.rate * passed)
+        growth = self.usual / RECOVERY
+        growing = min(passed, (self.usual - self.rate) / growth)
+        rate = self.rate + growth * growing if growing == passed else self.usual
+        came = (self.rate + growth * growing / 2) * growing + self.usual * (passed - growing)
+        tokens = min(self.burst, self.tokens + came)
         return evolve(self, at=now, rate=rate, tokens=tokens, slowed_at=self.slowed_at if rate < self.usual else None)
 
     def wait(self, now: float, count: float = 1.0) -> float:

@@ -87,8 +87,8 @@ class Region:
         """An instance for an attempt: wishes of one shape that come within 50 ms become one RunInstances.
 
         LatentWorkerCapacityError, LatentWorkerQuotaError, LatentWorkerConfigurationError and others of `latent_ec2.faults` when
-        EC2 refuses; `latent_ec2.faults.next_choice` says whether another choice may be tried. Being throttled is no error: it waits. When the Deferred is cancelled, an instance that comes late is
-        terminated.
+        EC2 refuses; `latent_ec2.faults.next_choice` says whether something else may be tried. Being throttled is no error: it
+        waits. When the Deferred is cancelled, an instance that comes late is terminated.
         """
         return maybeDeferred(self._starts.launch, wish)
 
