@@ -45,6 +45,7 @@ class Gate:
         self.room = Room()
         self.times = times
         self.machines = machines
+        self._credentials = credentials
         self.keys = {credentials.key_id: credentials}
         self.log: list[Call] = []
         self._number = 0
@@ -62,6 +63,14 @@ class Gate:
                 raise Refused("AuthFailure", "AWS was not able to validate the provided access credentials", 401) from None
             self.regions[name] = Region(name, backend, self.machines, self.room, self.times, time.time)
         return self.regions[name]
+
+    def forget(self) -> None:
+        """All that there is in the account."""
+        for region in self.regions.values():
+            region.backend.reset()
+        self.regions.clear()
+        self.keys = {self._credentials.key_id: self._credentials}
+        self._actions = Actions(self.backend, self.faults, time.time, self.machines.console)
 
     def tick(self) -> None:
         with self.lock:

@@ -19,10 +19,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from attrs import Factory, define
+from attrs import define
 
 from latent.testing.ec2 import cloudinit
 from latent.testing.ec2.killing import MARK, members, send, snapshot
@@ -56,8 +56,6 @@ class Machine:
     leader: subprocess.Popen[bytes] | None = None
     on: bool = False
     kill_at: float | None = None
-    plan_of: bytes | None = None
-    extra: list[str] = Factory(list)
 
 
 @define
@@ -67,7 +65,7 @@ class _Job:
     user_data: bytes = b""
     endpoint: str = ""
     first: bool = True
-    at: float = 0
+    grace: float = 0
 
 
 class Machines:
@@ -102,7 +100,7 @@ class Machines:
             self._note(_Job("boot", life.id, life.user_data, self._metadata_of(life), life.booted == 1))
 
     def end(self, life: Life, *, gently: bool) -> None:
-        self._note(_Job("end", life.id, at=self._grace if gently else 0))
+        self._note(_Job("end", life.id, grace=self._grace if gently else 0))
 
     def crash(self, life: Life) -> None:
         self._note(_Job("end", life.id))
@@ -165,42 +163,50 @@ class Machines:
             self._wake.clear()
 
     def _work(self) -> None:
-        boots = 0
         while not self._ended.is_set():
-            with self._lock:
-                job = self._jobs.popleft() if self._jobs else None
-            if job is None:
+            jobs = self._next()
+            if not jobs:
                 return
-            machine = self._machines.get(job.id)
-            if job.what == "boot":
-                self._boot(job)
-                boots += 1
-                self._settle(job.id)
-                at_once = 0 if self._settings is None else self._settings.at_once
-                if at_once:
-                    self._ended.wait(1 / at_once)
-            elif machine is None or not machine.on:
-                self._settle(job.id)
-            elif job.what == "end":
-                self._signal({machine.mark}, signal.SIGCONT)
-                self._signal({machine.mark}, signal.SIGTERM if job.at else signal.SIGKILL)
-                machine.kill_at = time.monotonic() + job.at
-                self._settle(job.id)
+            if jobs[0].what == "boot":
+                self._boot(jobs[0])
             else:
-                self._signal({machine.mark}, signal.SIGSTOP if job.what == "freeze" else signal.SIGCONT)
-                self._settle(job.id)
+                self._do(jobs)
+            with self._lock:
+                waiting = {job.id for job in self._jobs}
+                self._busy -= {job.id for job in jobs} - waiting
+            if jobs[0].what == "boot" and self._settings is not None and self._settings.at_once:
+                self._ended.wait(1 / self._settings.at_once)
 
-    def _settle(self, instance_id: str) -> None:
+    def _next(self) -> list[_Job]:
+        """The first, with those after it that are the same: all processes of the machine are looked at once for them."""
         with self._lock:
-            if not any(job.id == instance_id for job in self._jobs):
-                self._busy.discard(instance_id)
+            jobs = [self._jobs.popleft()] if self._jobs else []
+            while (
+                self._jobs
+                and jobs[0].what != "boot"
+                and (self._jobs[0].what, self._jobs[0].grace) == (jobs[0].what, jobs[0].grace)
+            ):
+                jobs.append(self._jobs.popleft())
+        return jobs
 
-    def _signal(self, marks: Collection[str], number: signal.Signals) -> Mapping[int, str]:
-        """Of how many there are; dead ones do not count."""
+    def _do(self, jobs: Sequence[_Job]) -> None:
+        found = [one for job in jobs if (one := self._machines.get(job.id)) is not None and one.on]
+        if not found:
+            return
+        marks, what, grace = {one.mark for one in found}, jobs[0].what, jobs[0].grace
+        if what == "end":
+            # Who is frozen hears of nothing.
+            self._signal(marks, signal.SIGCONT, signal.SIGTERM if grace else signal.SIGKILL)
+            for one in found:
+                one.kill_at = time.monotonic() + grace
+        else:
+            self._signal(marks, signal.SIGSTOP if what == "freeze" else signal.SIGCONT)
+
+    def _signal(self, marks: Collection[str], *numbers: signal.Signals) -> None:
         sessions = [one.leader.pid for one in self._machines.values() if one.mark in marks and one.leader is not None]
         found = members(snapshot(), marks, sessions)
-        send(found, number)
-        return found
+        for number in numbers:
+            send(found, number)
 
     def _look(self) -> None:
         """Kill what has had its time; see which are gone, and what instances want of themselves."""

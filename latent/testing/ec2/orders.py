@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from attrs import asdict, evolve
@@ -19,15 +20,15 @@ from latent.testing.ec2.signatures import Credentials
 class Orders:
     """Each method that begins with ``do_`` is an order; what it answers is JSON. ``ending`` is set when the cloud is to end."""
 
-    def __init__(self, gate: Gate, ending: threading.Event) -> None:
-        self._gate, self._ending = gate, ending
+    def __init__(self, gate: Gate, ending: threading.Event, renew: Callable[[], Any]) -> None:
+        self._gate, self._ending, self._renew = gate, ending, renew
 
     def carry_out(self, what: str, arguments: dict[str, Any]) -> Any:
         """LookupError, TypeError or ValueError for what is not understood."""
         order = getattr(self, f"do_{what}", None)
         if order is None:
             raise LookupError(f"there is no order {what!r}")
-        if what in ("console", "processes", "instances"):
+        if what in ("console", "processes", "instances", "reset"):
             return order(**arguments)
         with self._gate.lock:
             return order(**arguments)
@@ -142,6 +143,19 @@ class Orders:
     def do_spot_notice(self, instance_id: str, seconds: float) -> None:
         _, life = self._gate.known(instance_id)
         life.notice = time.time() + seconds
+
+    def do_reset(self) -> Any:
+        with self._gate.lock:
+            lives = [life for region in self._gate.regions.values() for life in region.lives.values()]
+            for life in lives:
+                self._gate.machines.crash(life)
+            self.do_heal()
+            state = self._renew()
+            self._gate.log.clear()
+        # The machines' thread needs the lock.
+        while any(self._gate.machines.running(life) for life in lives):
+            time.sleep(0.02)
+        return state
 
     def do_stop(self) -> None:
         self._ending.set()

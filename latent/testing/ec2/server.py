@@ -108,12 +108,26 @@ def _run(settings: Settings, folder: Path, cloud: str, ending: threading.Event, 
     machines = Machines(settings.hypervisor, folder, cloud, lambda life: f"{address}{METADATA}{life.nonce}", settings.ending)
     gate = Gate(machines, Times(settings.pending, settings.ending), credentials)
     password = secrets.token_urlsafe(24)
-    front = Front(gate, Orders(gate, ending), password)
+
+    def renew() -> dict[str, Any]:
+        gate.forget()
+        return {
+            "endpoint_url": address,
+            "host": HOST,
+            "port": port,
+            "pid": os.getpid(),
+            "region": settings.region,
+            "key_id": credentials.key_id,
+            "secret": credentials.secret,
+            "session_token": "",
+            "password": password,
+            **furnish(gate.region(settings.region).backend, settings.region),
+        }
+
+    front = Front(gate, Orders(gate, ending, renew), password)
     server = make_server(HOST, port, front, threaded=True, request_handler=Handler, fd=listener.fileno())
     server.daemon_threads = True  # type: ignore[attr-defined]
-    with gate.lock:
-        site = furnish(gate.backend.ec2(settings.region), settings.region)
-        gate.region(settings.region)
+    state = renew()
     machines.start()
     serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="http", daemon=True)
     serving.start()
@@ -122,18 +136,7 @@ def _run(settings: Settings, folder: Path, cloud: str, ending: threading.Event, 
     stack.callback(machines.close)
     stack.callback(serving.join)
     stack.callback(server.shutdown)
-    return {
-        "endpoint_url": address,
-        "host": HOST,
-        "port": port,
-        "pid": os.getpid(),
-        "region": settings.region,
-        "key_id": credentials.key_id,
-        "secret": credentials.secret,
-        "session_token": "",
-        "password": password,
-        **site,
-    }
+    return state
 
 
 def _wait(ending: threading.Event, parent: int | None) -> None:
