@@ -244,6 +244,7 @@ class Site:
     threads: Threads = attrs.field(factory=Threads)
     ec2: FakeEC2 = attrs.field(init=False)
     region: Region = attrs.field(init=False)
+    calls: Calls = attrs.field(init=False)
     kept: list[tuple[str, Any]] = attrs.field(factory=list)
     """Documents as they were persisted: (member, document)."""
 
@@ -254,8 +255,8 @@ class Site:
     def another(self) -> Region:
         """A region as a process has it that comes after this one."""
         account = Account(region="eu-west-1", key_id="AKIAEXAMPLEXY", secret="made up", session=_Session(self.ec2))
-        calls = Calls(account, self.clock, threads=self.threads, jitter=lambda: 1.0)
-        return Region(account, self.clock, wall=self.wall, calls=calls)
+        self.calls = Calls(account, self.clock, threads=self.threads, jitter=lambda: 1.0)
+        return Region(account, self.clock, wall=self.wall, calls=self.calls)
 
     def wall(self) -> float:
         return START + self.clock.seconds()
