@@ -151,6 +151,7 @@ class Lifecycle:
     def resumed(self, found: bool | None) -> Deferred[tuple[ev.Action, ...]]:
         """The controller was started; see `latent.core.events.Recovered`. What came before waits for this."""
         held, self._held = self._held or [], None
+        self.plugin.agent_attached = isinstance(self.state, Substantiated)
         done = self.apply(ev.Recovered(found))
         for work in held:
             self._soon(work)
@@ -312,6 +313,7 @@ class Lifecycle:
             case ev.CheckInstance(attempt):
                 self._check(attempt)
             case ev.Accept(session):
+                self.plugin.agent_attached = True
                 self._answer_attach(session, None)
             case ev.Refuse(session, reason):
                 self._answer_attach(session, reason)
@@ -366,6 +368,7 @@ class Lifecycle:
     def _start(self, number: int, build: str | None, kept: JSON | None) -> None:
         attempt = Attempt(self.name, number)
         self.plugin.enrolment = self._identity.enrolment(attempt, kept)
+        self.plugin.agent_attached = False
         call = hooks.call(self.plugin.start_instance, self._listener.build_for(build))
         self._running(Timer.START, call.addCallback(self._handle, attempt)).addCallbacks(
             lambda handle: self._started(attempt, *handle), lambda f: self._start_failed(attempt, f)

@@ -91,6 +91,9 @@ class AbstractLatentWorker(AbstractWorker):
     when_instance_changed: Callable[[], None] | None = None
     """Set by the controller; see `instance_changed`."""
 
+    agent_attached: bool = False
+    """Set by the controller: whether an agent of the attempt has ever attached. If not, its instance may be no good."""
+
     handle_keeper: Callable[[Attempt, JSON], Deferred[None]] | None = None
     """Set by the controller; see `keep_handle`."""
 

@@ -172,3 +172,19 @@ def test_wrong_answers_of_a_live_check(answer: Any) -> None:
     """The plugin's fault, which is told."""
     with pytest.raises(PluginError, match="check_live answered"):
         results.live_result(Idle("w1"), answer)
+
+
+def test_a_plugin_knows_whether_an_agent_ever_attached(tmp_path: Path) -> None:
+    """Also after a restart, and anew for each attempt."""
+    with careful(tmp_path) as (harness, controls):
+        controls.auto_start = True
+        harness.submit()
+        assert harness.post("w").plugin.agent_attached is False
+        harness.agent("w").attach().work()
+        assert harness.post("w").plugin.agent_attached is True
+        harness.restart()
+        assert harness.post("w").plugin.agent_attached is True
+        harness.advance(3600)
+        harness.submit()
+        assert harness.attempt("w") == 2
+        assert harness.post("w").plugin.agent_attached is False
