@@ -22,7 +22,7 @@ Heard = Callable[[Instance | None], None]
 SETTLES = 60.0
 """Seconds after a launch in which EC2 may not know the instance yet."""
 
-PACES = ((60.0, 5.0), (600.0, 10.0))
+PACES = ((20.0, 5.0), (120.0, 10.0), (600.0, 15.0))
 """While something is awaited: up to so many seconds after it was last begun to wait, a look every so many seconds."""
 
 SLOW_PACE = 30.0

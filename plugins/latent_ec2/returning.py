@@ -58,7 +58,7 @@ class Returns:
 
     async def instance_of(self, document: JSON) -> str | None:
         """What the launch made for the member that has kept the document; None if there is nothing, and will be nothing."""
-        if document.get("instance"):
+        if isinstance(document, dict) and document.get("instance"):
             return str(document["instance"])
         launch, index = from_document(document)
         while True:
