@@ -10,6 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from latent.errors import ConfigError
+from latent.worker.properties import holds_renderable
 from latent_ec2 import options
 
 RENDERED = (
@@ -108,23 +109,26 @@ def check(name: str, value: Any, region: str | None) -> Any:
 
 
 def conflicts(values: Mapping[str, Any]) -> list[str]:
-    """Which options exclude or need each other. A renderable counts as given."""
+    """Which options exclude or need each other. Of what is yet to be rendered, only the build will know."""
 
     def given(*names: str) -> bool:
         return any(values[name] not in (None, (), [], "", False) for name in names)
 
+    def surely(*names: str) -> bool:
+        return any(given(name) and not holds_renderable(values[name]) for name in names)
+
     errors = []
-    if given("ami") and given("valid_ami_owners", "valid_ami_location_regex"):
+    if surely("ami") and surely("valid_ami_owners", "valid_ami_location_regex"):
         errors.append("ami, and valid_ami_owners or valid_ami_location_regex, exclude each other; take one of them out")
     if not given("ami", "valid_ami_owners", "valid_ami_location_regex", "launch_template"):
         errors.append("nothing says which image; write ami='ami-...', valid_ami_owners, or a launch_template that has one")
     if not given("instance_type", "launch_template"):
         errors.append("no instance_type is given; write instance_type='m7i.large', or a launch_template that has one")
-    if given("security_name") and given("subnet_id", "security_group_ids"):
+    if surely("security_name") and surely("subnet_id", "security_group_ids"):
         errors.append(
             "security_name is for the default VPC and excludes subnet_id and security_group_ids; name the group by its id"
             " in security_group_ids"
         )
-    if given("placement") and isinstance(values["subnet_id"], list | tuple) and len(values["subnet_id"]) > 1:
+    if surely("placement") and isinstance(values["subnet_id"], list | tuple) and len(values["subnet_id"]) > 1:
         errors.append("each subnet_id is in one zone already; take placement out")
     return errors
