@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from latent.errors import LatentError
 from latent_ec2 import asking
 from latent_ec2.batches import MOMENT
-from latent_ec2.calls import Calls
+from latent_ec2.calls import Answer, Calls
 from latent_ec2.instances import EXPIRES, Instance
+from latent_ec2.watched import Heard, Watched, due, next_look, telling
 
 log = Logger()
 
-Heard = Callable[[Instance | None], None]
-
 SETTLES = 60.0
 """Seconds after a launch in which EC2 may not know the instance yet."""
-
-PACES = ((20.0, 5.0), (120.0, 10.0), (600.0, 15.0))
-"""While something is awaited: up to so many seconds after it was last begun to wait, a look every so many seconds."""
-
-SLOW_PACE = 30.0
-"""Seconds between looks when something has been awaited for longer than that."""
-
-QUIET = 30.0
-"""Seconds between looks at instances that run and from which nothing is awaited."""
 
 APART = 1.0
 """Seconds from the end of a look to the next, at least."""
@@ -40,32 +31,6 @@ FAILED = 10.0
 HEALTH = 120.0
 """Seconds between two looks at the status checks: EC2 makes them every minute."""
 
-_ON_THE_WAY = ("pending", "stopping")
-
-
-@define(eq=False)
-class _Watched:
-    """``heard``: who listens -> (seconds, expiry). ``goals``: (states, who waits for one of them). ``seen``: by a look."""
-
-    since: float
-    awaited_since: float
-    last: Instance | None = None
-    seen: bool = False
-    heard: dict[Heard, tuple[float, float | None]] = field(factory=dict)
-    goals: list[tuple[frozenset[str], Deferred[Instance | None]]] = field(factory=list)
-
-    @property
-    def awaited(self) -> bool:
-        return bool(self.goals) or self.last is None or self.last.state in _ON_THE_WAY
-
-    @property
-    def every(self) -> float:
-        return min((every for every, _ in self.heard.values()), default=QUIET)
-
-    @property
-    def expiry(self) -> float | None:
-        return max((expiry for _, expiry in self.heard.values() if expiry is not None), default=None)
-
 
 class Poller:
     def __init__(self, calls: Calls, clock: Any, wall: Callable[[], float], settles: float = SETTLES) -> None:
@@ -73,7 +38,7 @@ class Poller:
         self._clock = clock
         self._wall = wall
         self._settles = settles
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, Watched] = {}
         self._looks: dict[str, list[Deferred[Instance | None]]] = {}
         self._looks_at = 0.0
         self._born: dict[str, tuple[float, Instance | None]] = {}
@@ -159,11 +124,11 @@ class Poller:
         self._gone(instance_id)
         self._plan()
 
-    def _entry(self, instance_id: str) -> _Watched:
+    def _entry(self, instance_id: str) -> Watched:
         watched = self._watched.get(instance_id)
         if watched is None:
             last, now = self.known(instance_id), self._clock.seconds()
-            watched = self._watched[instance_id] = _Watched(now, now, last)
+            watched = self._watched[instance_id] = Watched(now, now, last)
         return watched
 
     def _look_no_more(self, instance_id: str, waiter: Deferred[Instance | None]) -> None:
@@ -198,11 +163,8 @@ class Poller:
     def _next(self) -> float | None:
         """The clock's seconds of the next look; None while nobody wants one."""
         times = [self._looks_at] if self._looks else []
-        all_of_them = self._watched.values()
-        if awaited := [one.awaited_since for one in all_of_them if one.awaited]:
-            times.append(max(self._looked, min(awaited)) + _pace(self._clock.seconds() - max(awaited)))
-        if all_of_them:
-            times.append(max(self._looked, min(one.since for one in all_of_them)) + min(one.every for one in all_of_them))
+        if (at := next_look(self._watched.values(), self._clock.seconds(), self._looked)) is not None:
+            times.append(at)
         return max(min(times), self._not_before) if times else None
 
     # --- looking ---------------------------------------------------------------------------------------------------------------
@@ -261,7 +223,7 @@ class Poller:
         if watched.awaited and not was_awaited:
             watched.awaited_since = self._clock.seconds()
         self._reach(watched, watched.last)
-        if before is None or _told(before) != _told(watched.last):
+        if before is None or telling(before) != telling(watched.last):
             self._tell(watched, watched.last)
         if instance.gone:
             self._watched.pop(instance_id, None)
@@ -272,7 +234,7 @@ class Poller:
             self._reach(watched, None)
             self._tell(watched, None)
 
-    def _reach(self, watched: _Watched, instance: Instance | None) -> None:
+    def _reach(self, watched: Watched, instance: Instance | None) -> None:
         reached = [goal for goal in watched.goals if instance is None or instance.gone or instance.state in goal[0]]
         watched.goals = [goal for goal in watched.goals if goal not in reached]
         for _, waiter in reached:
@@ -280,7 +242,7 @@ class Poller:
         if watched.last is not None:
             self._drop_if_idle(watched.last.id)
 
-    def _tell(self, watched: _Watched, instance: Instance | None) -> None:
+    def _tell(self, watched: Watched, instance: Instance | None) -> None:
         for heard in list(watched.heard):
             try:
                 heard(instance)
@@ -290,30 +252,15 @@ class Poller:
     # --- by the way ------------------------------------------------------------------------------------------------------------
 
     async def _push_expiry(self) -> None:
-        """Once half of somebody's time is over, for all whose first quarter is."""
         wall = self._wall()
-        left = {
-            one: (watched.last.expires or 0.0, watched.expiry)
-            for one, watched in self._watched.items()
-            if watched.seen and watched.last is not None and watched.expiry is not None and watched.last.state != "pending"
-        }
-        if not any(expires - wall < (expiry or 0.0) / 2 for expires, expiry in left.values()):
-            return
-        due: dict[float, list[str]] = {}
-        for one, (expires, expiry) in left.items():
-            if expiry is not None and expires - wall < expiry * 3 / 4:
-                due.setdefault(expiry, []).append(one)
-        for expiry, ids in due.items():
-            await self._push(ids, f"{wall + expiry:.0f}")
-
-    async def _push(self, ids: list[str], expires: str) -> None:
-        tags = [{"Key": EXPIRES, "Value": expires}]
-        _, faults = await self._calls.together("create_tags", ids, lambda some: {"Resources": some, "Tags": tags})
-        for one in ids:
-            if one in faults:
-                log.warn("{one}: {tag} could not be pushed forward: {error}", one=one, tag=EXPIRES, error=faults[one])
-            elif (watched := self._watched.get(one)) is not None and watched.last is not None:
-                watched.last = evolve(watched.last, tags={**watched.last.tags, EXPIRES: expires})
+        for expiry, ids in due(self._watched, wall).items():
+            expires = f"{wall + expiry:.0f}"
+            _, faults = await self._calls.together("create_tags", ids, partial(_expiring, expires))
+            for one in ids:
+                if one in faults:
+                    log.warn("{one}: {tag} could not be pushed forward: {error}", one=one, tag=EXPIRES, error=faults[one])
+                elif (watched := self._watched.get(one)) is not None and watched.last is not None:
+                    watched.last = evolve(watched.last, tags={**watched.last.tags, EXPIRES: expires})
 
     async def _check_health(self) -> None:
         now = self._clock.seconds()
@@ -332,13 +279,8 @@ class Poller:
                 self._seen(one, evolve(watched.last, health=health))
 
 
-def _pace(age: float) -> float:
-    return next((pace for upto, pace in PACES if age < upto), SLOW_PACE)
-
-
-def _told(instance: Instance) -> Any:
-    """What is worth telling: when it expires is the region's own business."""
-    return evolve(instance, tags={key: value for key, value in instance.tags.items() if key != EXPIRES})
+def _expiring(expires: str, ids: list[str]) -> Answer:
+    return {"Resources": ids, "Tags": [{"Key": EXPIRES, "Value": expires}]}
 
 
 def _health(instance: Instance | None) -> str:

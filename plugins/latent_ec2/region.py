@@ -19,9 +19,10 @@ from latent_ec2.calls import Calls
 from latent_ec2.ending import Endings, How
 from latent_ec2.instances import Instance
 from latent_ec2.launches import EXPIRY, Wish
-from latent_ec2.poll import QUIET, SETTLES, Heard, Poller
+from latent_ec2.poll import SETTLES, Poller
 from latent_ec2.returning import Returns
 from latent_ec2.starting import Starts
+from latent_ec2.watched import QUIET, Heard
 
 __all__ = ["Heard", "How", "Region", "RegionStatus"]
 
