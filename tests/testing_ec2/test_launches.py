@@ -16,7 +16,7 @@ def test_a_token_stands_for_one_launch(cloud: Cloud, ec2: Any) -> None:
     """The same call with the same token answers the same instances, with what has become of them."""
     first = launch(cloud, ec2, 2, ClientToken="t1", TagSpecifications=tags(a="b"))
     ec2.terminate_instances(InstanceIds=first[:1])
-    cloud.wait(lambda found: found[0].state == "terminated")
+    cloud.wait(lambda found: [one.state for one in found] == ["terminated", "running"])
     whole = {"ImageId": cloud.image, "MinCount": 2, "MaxCount": 2, "ClientToken": "t1", "TagSpecifications": tags(a="b")}
     again = ec2.run_instances(**whole)["Instances"]
     assert [one["InstanceId"] for one in again] == first
@@ -172,9 +172,8 @@ def test_other_calls_with_a_token_are_idempotent(cloud: Cloud, ec2: Any) -> None
 
 def test_a_hundred_in_one_launch(cloud: Cloud, ec2: Any) -> None:
     """Each boots, learns its index from its metadata, and ends: three calls in all."""
-    ids = launch(
-        cloud, ec2, MinCount=1, MaxCount=100, UserData=METADATA + 'echo "index=$(ask meta-data/ami-launch-index)."; sleep 600'
-    )
+    script = METADATA + 'echo "index=$(ask meta-data/ami-launch-index)."; sleep 600'
+    ids = launch(cloud, ec2, MinCount=1, MaxCount=100, UserData=script)
     assert len(ids) == 100
     for index, one in enumerate(ids):
         printed(cloud, one, f"index={index}.")

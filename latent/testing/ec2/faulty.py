@@ -104,6 +104,10 @@ class Faulty:
 
     # -- what is seen
 
+    def slow(self, *, pending: float | None = None, ending: float | None = None) -> None:
+        """From now on instances are that long pending, and that long stopping or shutting down."""
+        self.control("slow", pending=pending, ending=ending)
+
     def not_found_for(self, seconds: float) -> None:
         """An instance launched from now on is known to no other call for so long: as DescribeInstances sometimes is behind."""
         self.control("not_found_for", seconds=seconds)

@@ -127,18 +127,18 @@ class Gate:
     def _go_wrong(self, request: Request, client: Client, when: str) -> Answer | None:
         with self.lock:
             taken = {kind: self.faults.take(kind, request.name, when) for kind in ("delay", "hang", "cut", "fail")}
+            healed = self.faults.healed
         if (delay := taken["delay"]) is not None:
             time.sleep(delay["seconds"])
         if taken["hang"] is not None:
-            self._hang(client)
+            self._hang(client, healed)
         if taken["cut"] is not None:
             raise Cut
         if (failure := taken["fail"]) is not None:
             return error(Refused(failure["code"], failure["message"], failure["status"]))
         return None
 
-    def _hang(self, client: Client) -> None:
-        healed = self.faults.healed
+    def _hang(self, client: Client, healed: int) -> None:
         while self.faults.healed == healed and not client.gone():
             time.sleep(STEP)
         raise Cut

@@ -154,6 +154,12 @@ class Machines:
         if self._thread is not None:
             self._thread.join()
 
+    def reap(self) -> None:
+        """Wait for those that have been killed: whoever gets our children may not."""
+        for machine in self._machines.values():
+            if machine.leader is not None:
+                machine.leader.wait()
+
     def _run(self) -> None:
         while not self._ended.is_set():
             self.tick()

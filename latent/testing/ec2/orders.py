@@ -66,7 +66,7 @@ class Orders:
     def do_heal(self) -> None:
         self._gate.faults.heal()
         self._gate.room.heal()
-        self._gate.times.not_found = 0
+        self._gate.times.heal()
         for key_id, credentials in self._gate.keys.items():
             self._gate.keys[key_id] = evolve(credentials, expired="")
 
@@ -113,6 +113,11 @@ class Orders:
         self._gate.room.no_spot = True
 
     # -- instances
+
+    def do_slow(self, pending: float | None, ending: float | None) -> None:
+        times = self._gate.times
+        times.pending = times.pending if pending is None else pending
+        times.ending = times.ending if ending is None else ending
 
     def do_not_found_for(self, seconds: float) -> None:
         self._gate.times.not_found = seconds

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from latent.testing.ec2.answers import Refused
 from latent.testing.ec2.launching import Launch, mismatch, same
@@ -37,6 +37,14 @@ class Times:
     pending: float
     ending: float
     not_found: float = 0
+    first: tuple[float, float] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.first = self.pending, self.ending
+
+    def heal(self) -> None:
+        self.pending, self.ending = self.first
+        self.not_found = 0
 
 
 @frozen

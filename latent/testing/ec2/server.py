@@ -75,7 +75,6 @@ def serve(settings: Settings, *, child: bool, say: Callable[[Mapping[str, Any]],
                 stack.callback(_withdraw, Path(settings.state_file))
             say(state)
             _wait(ending, parent if child else None)
-        end_cloud(cloud)
     finally:
         guard.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -97,7 +96,8 @@ def _run(settings: Settings, folder: Path, cloud: str, ending: threading.Event, 
             """Nobody reads it."""
 
         def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
-            """Clients may go."""
+            """The client has gone, or is to think that we have."""
+            self.close_connection = True
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     listener = socket.create_server((HOST, settings.port), backlog=1024)
@@ -131,6 +131,8 @@ def _run(settings: Settings, folder: Path, cloud: str, ending: threading.Event, 
     machines.start()
     serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="http", daemon=True)
     serving.start()
+    stack.callback(machines.reap)
+    stack.callback(end_cloud, cloud)
     stack.callback(listener.close)
     stack.callback(server.server_close)
     stack.callback(machines.close)
