@@ -138,7 +138,7 @@ def test_a_spot_request_that_stays_open(cloud: Cloud, ec2: Any) -> None:
         ({"TagSpecifications": tags(**{"aws:x": "y"})}, "InvalidParameterValue"),
         ({"TagSpecifications": tags(x="y" * 257)}, "InvalidParameterValue"),
         ({"TagSpecifications": tags(**{f"t{n}": "" for n in range(51)})}, "TagLimitExceeded"),
-        ({"IamInstanceProfile": {"Name": "nobody"}}, "NoSuchEntity"),
+        ({"IamInstanceProfile": {"Name": "nobody"}}, "InvalidParameterValue"),
         ({"DryRun": True}, "DryRunOperation"),
     ],
 )

@@ -164,3 +164,42 @@ def test_what_there_is_from_the_start(cloud: Cloud, ec2: Any) -> None:
     whole = {"KeyName": cloud.key_name, "SecurityGroupIds": [cloud.security_group], "SubnetId": cloud.subnets["eu-west-1c"]}
     launch(cloud, ec2, **whole)
     assert cloud.instances()[0].zone == "eu-west-1c"
+
+
+def test_what_goes_with_an_instance(cloud: Cloud, ec2: Any) -> None:
+    """Its address is free, its root volume and its interface are gone, its other volume is left."""
+    device = {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 1, "DeleteOnTermination": False}}
+    (one,) = launch(cloud, ec2, BlockDeviceMappings=[device])
+    address = ec2.allocate_address(Domain="vpc")["PublicIp"]
+    cloud.wait(lambda found: found[0].state == "running")
+    ec2.associate_address(InstanceId=one, PublicIp=address)
+    (associated,) = ec2.describe_addresses()["Addresses"]
+    assert associated["InstanceId"] == one
+    assert described(ec2)[0]["SecurityGroups"][0]["GroupId"] == cloud.security_group
+    ec2.terminate_instances(InstanceIds=[one])
+    cloud.wait(lambda found: found[0].state == "terminated")
+    (free,) = ec2.describe_addresses()["Addresses"]
+    assert "AssociationId" not in free
+    assert not free.get("InstanceId")
+    assert [volume["State"] for volume in ec2.describe_volumes()["Volumes"]] == ["available"]
+    assert ec2.describe_network_interfaces()["NetworkInterfaces"] == []
+
+
+def test_profiles(cloud: Cloud, ec2: Any) -> None:
+    """All instances of a launch have theirs, when it is repeated and not yet seen as well."""
+    iam = cloud.client("iam")
+    iam.create_instance_profile(InstanceProfileName="builders")
+    iam.close()
+    cloud.not_found_for(0.3)
+    launched = launch(cloud, ec2, 3, ClientToken="t", IamInstanceProfile={"Name": "builders"})
+    assert launch(cloud, ec2, 3, ClientToken="t", IamInstanceProfile={"Name": "builders"}) == launched
+    cloud.wait(lambda _: described(ec2))
+    assert all(one["IamInstanceProfile"]["Arn"].endswith("/builders") for one in described(ec2))
+    assert cloud.calls["iam.CreateInstanceProfile"] == 1
+
+
+def test_what_moto_can_not_do_is_told(cloud: Cloud, ec2: Any) -> None:
+    """In words, and not as an error that is tried again."""
+    launch(cloud, ec2)
+    with refused("Unsupported"):
+        ec2.describe_instances(Filters=[{"Name": "network-interface.status", "Values": ["x"]}])

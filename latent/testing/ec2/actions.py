@@ -78,6 +78,12 @@ class Actions:
         try:
             self._faults.check_instances(region.prepare(launch), self._clock())
             answer = self._backend.call(request)
+            if answer.error == "NoSuchEntity":
+                profile = "".join(launch.document["IamInstanceProfile"].values())
+                raise Refused(
+                    "InvalidParameterValue",
+                    f"Value ({profile}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name",
+                )
             if answer.status != 200:
                 return answer
             if launch.market == "spot":
@@ -90,8 +96,9 @@ class Actions:
         return answer
 
     def _again(self, region: Region, launched: Launched, request: Request) -> Answer:
-        """The answer to a launch that has been made."""
-        answer: Answer = region.replay(launched, lambda: self._backend.call(request))
+        """The answer to a launch that has been made. moto would give it its profile once more."""
+        rest = {name: value for name, value in request.parameters.items() if not name.startswith("IamInstanceProfile.")}
+        answer: Answer = region.replay(launched, lambda: self._backend.call(request.with_parameters(rest)))
         return answer
 
     def _template(self, region: Region, document: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode
 
-from latent.testing.ec2.answers import Answer, Request, code_of
+from latent.testing.ec2.answers import Answer, Refused, Request, code_of
 
 ACCOUNT = "123456789012"
 FORM = "application/x-www-form-urlencoded; charset=utf-8"
@@ -65,7 +65,10 @@ class Backend:
         for name, value in request.headers.items():
             if name not in ("content-type", "content-length", "content-encoding", "transfer-encoding"):
                 environment["HTTP_" + name.upper().replace("-", "_")] = value
-        chunks, status, headers = self._run_app(self._app, environment, buffered=True)
+        try:
+            chunks, status, headers = self._run_app(self._app, environment, buffered=True)
+        except NotImplementedError as missing:
+            raise Refused("Unsupported", f"moto can't do this: {missing}", 501) from missing
         text = b"".join(chunks)
         number = int(status.split()[0])
         return Answer(number, text, headers.get("Content-Type", "text/xml"), code_of(text) if number >= 400 else "")

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from attrs import define, field, frozen
 
+from latent.testing.ec2 import upkeep
 from latent.testing.ec2.answers import Refused
 from latent.testing.ec2.launching import Launch, mismatch, same
 from latent.testing.ec2.lives import COMING_AND_GOING, Life
@@ -128,7 +129,9 @@ class Region:
             kwargs["client_token"] = launch.token or secrets.token_hex(16)
             if self._zone and not kwargs.get("placement"):
                 kwargs["placement"] = self._zone
+            upkeep.default_groups(self.backend, kwargs, security_group_names)
         reservation = self._moto["run_instances"](image_id, count, user_data, security_group_names, **kwargs)
+        upkeep.after_launch(self.backend, reservation.instances, {} if launch is None else launch.document)
         now = self._clock()
         for instance in reservation.instances:
             self._adopt(instance, launch, now)
@@ -140,7 +143,7 @@ class Region:
     def _adopt(self, instance: Any, launch: Launch | None, now: float) -> None:
         life = Life(
             instance=instance,
-            number=len(self.lives) + 1 if not self.lives else max(life.number for life in self.lives.values()) + 1,
+            number=max((life.number for life in self.lives.values()), default=0) + 1,
             region=self.name,
             token="" if launch is None else launch.token,
             index=int(instance.ami_launch_index),
@@ -165,9 +168,9 @@ class Region:
     # -- what is seen
 
     def _hidden(self, instance_id: str) -> bool:
-        """One that is being made has no life yet, and moto looks for it."""
+        """Not while it is being launched, as moto looks for it."""
         life = self.lives.get(instance_id)
-        return life is not None and life.hidden_until > self._clock()
+        return life is not None and life.hidden_until > self._clock() and self._launch is None
 
     def check_ids(self, ids: Sequence[str]) -> list[Life]:
         """`Refused` unless all of them are known."""
@@ -197,11 +200,18 @@ class Region:
         lives = self.check_ids(instance_ids)
         over = {life.id: copy.copy(life.instance._state) for life in lives if life.ended}
         left = [life for life in lives if life.id not in over]
-        # Asked for even when none is left: moto refuses an empty list.
-        done = self._moto["terminate_instances"]([life.id for life in left]) if left or not lives else []
+        done = self._end_in_moto(left) if left else []
         for life in left:
             self._end(life, "shutting-down")
         return [*done, *((life.instance, over[life.id]) for life in lives if life.id in over)]
+
+    def _end_in_moto(self, lives: Sequence[Life]) -> list[tuple[Any, Any]]:
+        for life in lives:
+            # What may not be ended keeps its address: moto then refuses them all.
+            if not any(one.instance.disable_api_termination for one in lives):
+                upkeep.before_end(self.backend, life.instance)
+        done: list[tuple[Any, Any]] = self._moto["terminate_instances"]([life.id for life in lives])
+        return done
 
     def _stop(self, instance_ids: list[str]) -> list[tuple[Any, Any]]:
         lives = self.check_ids(instance_ids)
@@ -251,7 +261,7 @@ class Region:
             self._end(life, "stopping")
         else:
             life.instance.disable_api_termination = False
-            self._moto["terminate_instances"]([life.id])
+            self._end_in_moto([life])
             self._end(life, "shutting-down")
         life.because(code, message)
 
@@ -260,7 +270,7 @@ class Region:
         life.hidden_until = 0
         if not life.ended:
             life.instance.disable_api_termination = False
-            self._moto["terminate_instances"]([life.id])
+            self._end_in_moto([life])
         self._hardware.end(life, gently=False)
         del self.lives[life.id]
         for reservation in self.backend.reservations.values():
