@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-REQUIREMENTS = ("buildbot==4.3.0", "buildbot-worker==4.3.0")
+REQUIREMENTS = ("buildbot==4.3.0", "buildbot-worker==4.3.0", "docker>=7", "boto3>=1.34")
 CACHE = HERE.parent / "var" / "buildbot-env"
 
 
@@ -67,19 +67,26 @@ def run_peer(workers: int, builds: int, *, cache: Path = CACHE) -> dict[str, Any
     Takes a minute for about 200 builds, and a further one for the installation at first use. Raises `PeerError`. Leaves no
     process and no file behind but the environment in `cache`.
     """
+    printed = drive(
+        "buildbot_driver.py", "--workers", str(workers), "--builds", str(builds), timeout=180 + 5 * builds, cache=cache
+    )
+    return {**printed, "version": REQUIREMENTS[0].partition("==")[2], "workers": workers}
+
+
+def drive(driver: str, *args: str, timeout: float, cache: Path = CACHE) -> dict[str, Any]:
+    """Run one of this directory's drivers on a new master; what it prints in the end. Raises `PeerError`."""
     python = environment(cache)
     with tempfile.TemporaryDirectory(prefix="buildbot-peer-") as directory:
         basedir = Path(directory, "master")
         _run([str(python.with_name("buildbot")), "create-master", "--quiet", str(basedir)], timeout=120)
-        driver = [str(python), str(HERE / "buildbot_driver.py"), str(basedir)]
         try:
-            printed = _run([*driver, "--workers", str(workers), "--builds", str(builds)], timeout=180 + 5 * builds)
+            printed = _run([str(python), str(HERE / driver), str(basedir), *args], timeout=timeout)
         except PeerError as error:
             log = basedir / "twistd.log"
             tail = log.read_text(errors="replace")[-3000:] if log.exists() else "(no log)"
             raise PeerError(f"{error}\nThe end of the master's log:\n{tail}") from None
-    numbers = json.loads(printed.strip().splitlines()[-1])
-    return {**numbers, "version": REQUIREMENTS[0].partition("==")[2], "workers": workers}
+    answer: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
+    return answer
 
 
 def _run(command: list[str], *, timeout: float) -> str:
