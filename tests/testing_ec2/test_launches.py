@@ -107,6 +107,29 @@ def test_spot_is_a_market_of_its_own(cloud: Cloud, ec2: Any) -> None:
     launch(cloud, ec2)
 
 
+def test_spot_prices(cloud: Cloud, ec2: Any) -> None:
+    """Who offers less than the price gets nothing."""
+    cloud.spot_price(0.2)
+    cloud.spot_price(0.1, instance_type="c7g.large", zone="eu-west-1b")
+    asked = {"InstanceTypes": ["c7g.large"], "ProductDescriptions": ["Linux/UNIX"]}
+    history = ec2.describe_spot_price_history(**asked)["SpotPriceHistory"]
+    prices = {one["AvailabilityZone"]: one["SpotPrice"] for one in history}
+    assert prices == {"eu-west-1a": "0.200000", "eu-west-1b": "0.100000", "eu-west-1c": "0.200000"}
+    (one,) = ec2.describe_spot_price_history(AvailabilityZone="eu-west-1b", **asked)["SpotPriceHistory"]
+    assert (one["InstanceType"], one["ProductDescription"]) == ("c7g.large", "Linux/UNIX")
+
+    def spot(price: str, zone: str) -> list[str]:
+        market = {"MarketType": "spot", "SpotOptions": {"MaxPrice": price}}
+        return launch(cloud, ec2, InstanceType="c7g.large", SubnetId=cloud.subnets[zone], InstanceMarketOptions=market)
+
+    spot("0.1", "eu-west-1b")
+    with refused("SpotMaxPriceTooLow"):
+        spot("0.1", "eu-west-1a")
+    (request,) = ec2.request_spot_instances(SpotPrice="0.1", LaunchSpecification={"ImageId": cloud.image})["SpotInstanceRequests"]
+    assert (request["State"], request["Status"]["Code"]) == ("open", "price-too-low")
+    assert len(cloud.instances()) == 1
+
+
 def test_a_spot_request_that_stays_open(cloud: Cloud, ec2: Any) -> None:
     """RequestSpotInstances, as Buildbot calls it: fulfilled, or open for ever and to be cancelled."""
     asked = {"SpotPrice": "0.1", "LaunchSpecification": {"ImageId": cloud.image, "InstanceType": "c7g.large"}}

@@ -40,6 +40,7 @@ class Actions:
             "DeleteTags": self._check_tagged,
             "GetConsoleOutput": self._get_console_output,
             "RequestSpotInstances": self._request_spot_instances,
+            "DescribeSpotPriceHistory": lambda region, request: self._spot.history(region, request, time.time()),
         }
 
     def carry_out(self, region: Region, request: Request) -> Answer:
@@ -75,6 +76,8 @@ class Actions:
         self._check_account(region, launch)
         if str(document.get("DryRun", "")).lower() == "true":
             return self._backend.call(request)
+        if launch.market == "spot":
+            self._spot.check_offer(region, launch)
         try:
             self._faults.check_instances(region.prepare(launch), self._clock())
             answer = self._backend.call(request)
@@ -145,7 +148,13 @@ class Actions:
                 raise Refused("InvalidGroup.NotFound", f"The security group '{group}' does not exist in default VPC")
 
     def _request_spot_instances(self, region: Region, request: Request) -> Answer:
-        if region.room.no_spot:
+        document = request.document
+        wanted = document.get("LaunchSpecification", {})
+        place = wanted.get("Placement", {}).get("AvailabilityZone") or region.zone_of(wanted.get("SubnetId", ""))
+        price = region.room.prices.of(wanted.get("InstanceType", "m1.small"), place or min(region.zones))
+        if float(document.get("SpotPrice") or price) < price:
+            region.backend.request_spot_instances = self._spot.never(region, "price-too-low")
+        elif region.room.no_spot:
             region.backend.request_spot_instances = self._spot.never(region)
         else:
             region.backend.__dict__.pop("request_spot_instances", None)

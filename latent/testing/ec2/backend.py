@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from io import BytesIO
 from typing import Any
@@ -25,6 +26,14 @@ class Backend:
         self._app = server.DomainDispatcherApplication(server.create_backend_app)
         self._run_app: Any = import_module("werkzeug.test").run_wsgi_app
         self._set_right()
+
+    def reset(self) -> None:
+        """Forget everything: in all regions, of EC2 and of the services that go with it."""
+        for service in ("ec2", "iam", "ssm"):
+            models: Any = sys.modules.get(f"moto.{service}.models")
+            if models is not None:
+                for one in list(getattr(models, f"{service}_backends")[ACCOUNT].values()):
+                    one.reset()
 
     def ec2(self, region: str) -> Any:
         """moto's object for a region. KeyError if there is no such region."""

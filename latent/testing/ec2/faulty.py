@@ -102,6 +102,10 @@ class Faulty:
         """RequestSpotInstances leaves requests open for ever; RunInstances for a spot instance finds no capacity."""
         self.control("spot_never_fulfilled")
 
+    def spot_price(self, price: float, *, instance_type: str | None = None, zone: str | None = None) -> None:
+        """What such spot instances cost from now on, dollars an hour; 0.04 until then. Whoever offers less gets none."""
+        self.control("spot_price", price=price, instance_type=instance_type, zone=zone)
+
     # -- what is seen
 
     def slow(self, *, pending: float | None = None, ending: float | None = None) -> None:

@@ -67,8 +67,7 @@ class Gate:
 
     def forget(self) -> None:
         """All that there is in the account."""
-        for region in self.regions.values():
-            region.backend.reset()
+        self.backend.reset()
         self.regions.clear()
         self.keys = {self._credentials.key_id: self._credentials}
         self._actions = Actions(self.backend, self.faults, time.time, self.machines.console)

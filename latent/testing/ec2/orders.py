@@ -112,6 +112,9 @@ class Orders:
     def do_spot_never_fulfilled(self) -> None:
         self._gate.room.no_spot = True
 
+    def do_spot_price(self, price: float, instance_type: str | None, zone: str | None) -> None:
+        self._gate.room.prices.say(price, instance_type, zone)
+
     # -- instances
 
     def do_slow(self, pending: float | None, ending: float | None) -> None:

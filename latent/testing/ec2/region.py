@@ -92,7 +92,7 @@ class Region:
         """Find room; how many are going to be launched by moto's next call. `Refused` if none."""
         zones = [launch.zone or self.zone_of(launch.subnet)]
         if zones == [""]:
-            zones = sorted(self.backend.get_default_subnets()) or [self.name + "a"]
+            zones = self.zones
         live: dict[str, int] = {}
         for life in self.lives.values():
             if not life.ended:
@@ -155,6 +155,10 @@ class Region:
         )
         life.become("pending", now + self.times.pending)
         self.lives[instance.id] = life
+
+    @property
+    def zones(self) -> list[str]:
+        return sorted(self.backend.get_default_subnets()) or [self.name + "a"]
 
     def zone_of(self, subnet: str) -> str:
         """ "" for "". `Refused` if there is no such subnet."""

@@ -15,6 +15,7 @@ _QUOTA = {
     "bucket that the specified instance type belongs to.",
     "MaxSpotInstanceCountExceeded": "Max spot instance count exceeded",
 }
+USUAL_PRICE = 0.04
 SPOT_QUOTA = "MaxSpotInstanceCountExceeded"
 
 
@@ -52,6 +53,20 @@ class Shortage:
         return self.times != 0 and all(mine is None or mine == theirs for mine, theirs in pairs)
 
 
+class Prices:
+    """What spot instances cost, dollars an hour. What was said last counts."""
+
+    def __init__(self) -> None:
+        self._said: list[tuple[str | None, str | None, float]] = []
+
+    def say(self, price: float, instance_type: str | None, zone: str | None) -> None:
+        self._said.insert(0, (instance_type, zone, price))
+
+    def of(self, instance_type: str, zone: str) -> float:
+        fitting = (price for kind, place, price in self._said if kind in (None, instance_type) and place in (None, zone))
+        return next(fitting, USUAL_PRICE)
+
+
 class Room:
     def __init__(self) -> None:
         self.heal()
@@ -60,6 +75,7 @@ class Room:
         self.shortages: list[Shortage] = []
         self.quotas: dict[str, int] = {}
         self.no_spot = False
+        self.prices = Prices()
 
     def choose(self, choices: Sequence[Wanted], live: Mapping[str, int]) -> tuple[Wanted, int]:
         """In which of these (the same launch in several zones) how many may be launched; taken from what is left.

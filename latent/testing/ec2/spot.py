@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from xml.sax.saxutils import escape
 
+from latent.testing.ec2.answers import Answer, Refused, Request, result
 from latent.testing.ec2.launching import Launch
 from latent.testing.ec2.region import Region
 
@@ -16,6 +19,38 @@ class SpotMarket:
 
     def __init__(self, request_class: Any) -> None:
         self._class = request_class
+
+    def check_offer(self, region: Region, launch: Launch) -> None:
+        """`Refused` for less than the instance costs."""
+        offer = launch.document.get("InstanceMarketOptions", {}).get("SpotOptions", {}).get("MaxPrice")
+        zone = launch.zone or region.zone_of(launch.subnet) or min(region.zones)
+        price = region.room.prices.of(launch.instance_type, zone)
+        if offer and float(offer) < price:
+            raise Refused(
+                "SpotMaxPriceTooLow",
+                f"Your Spot request price of {offer} is lower than the minimum required Spot request fulfillment price of "
+                f"{price}.",
+            )
+
+    def history(self, region: Region, request: Request, now: float) -> Answer:
+        """What instances cost now, as DescribeSpotPriceHistory has it: one row for each type and zone."""
+        document = request.document
+        filters = {one["Name"]: one.get("Value", []) for one in document.get("Filter", [])}
+        kinds = document.get("InstanceType") or filters.get("instance-type") or ["m1.small"]
+        products = document.get("ProductDescription") or filters.get("product-description") or ["Linux/UNIX"]
+        zones = (
+            [document["AvailabilityZone"]] if "AvailabilityZone" in document else filters.get("availability-zone", region.zones)
+        )
+        moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        rows = [
+            f"<item><instanceType>{escape(kind)}</instanceType><productDescription>{escape(product)}</productDescription>"
+            f"<spotPrice>{region.room.prices.of(kind, zone):.6f}</spotPrice><timestamp>{moment}</timestamp>"
+            f"<availabilityZone>{escape(zone)}</availabilityZone></item>"
+            for kind in kinds
+            for product in products
+            for zone in zones
+        ]
+        return result(request.action, f"<spotPriceHistorySet>{''.join(rows)}</spotPriceHistorySet><nextToken/>")
 
     def record(self, region: Region, instances: Sequence[Any], launch: Launch) -> None:
         """Make the requests that stand behind spot instances which RunInstances has launched."""
@@ -38,7 +73,7 @@ class SpotMarket:
             )
             instance.spot_instance_request_id = request.id
 
-    def never(self, region: Region) -> Callable[..., list[Any]]:
+    def never(self, region: Region, why: str = "capacity-not-available") -> Callable[..., list[Any]]:
         """In place of moto's method: requests that stay open."""
 
         def request_spot_instances(**asked: Any) -> list[Any]:
@@ -55,8 +90,8 @@ class SpotMarket:
                     subnet_id=asked["subnet_id"],
                     tags=asked["tags"],
                 )
-                request.state, request._status_code = "open", "capacity-not-available"
-                request.status_message = "There is no capacity available that matches your request."
+                request.state, request._status_code = "open", why
+                request.status_message = f"Your Spot request can't be fulfilled: {why}."
                 made.append(request)
             return made
 
