@@ -72,16 +72,19 @@ def counted(calls: list[Call], workers: int, began: float, ended: float) -> dict
 
 
 def latent(cloud: Cloud, workers: int, throttle: float | None, directory: Path) -> dict[str, Any]:
-    """All at once: no build ends before all agents are attached."""
+    """All at once: the builds wait for workers that are declared then, and none ends before all agents are attached."""
     directory.mkdir()
     go, site = directory / "go", Ec2Site(directory, cloud, count=workers, quick=False)
+    declared = site.config
+    site.configure("c['workers'] = [worker.Worker('none', 'secret')]")
     try:
         site.latent("start")
-        site.wait("the controller's first look", lambda: {"DescribeVolumes", "DescribeAddresses"} <= set(cloud.calls))
+        asked = submit(site, workers, f"while [ ! -e {go} ]; do sleep 1; done")
         if throttle:
             cloud.throttle(throttle)
+        site.configure(declared)
         began = time.time()
-        asked = submit(site, workers, f"while [ ! -e {go} ]; do sleep 1; done")
+        site.latent("reconfig")
         patient(site, "all builds to run", lambda: sum(b["state"] == "running" for b in site.builds().values()) == workers)
         most = sum(one.state == "running" for one in cloud.instances())
         go.touch()

@@ -67,7 +67,8 @@ class Ec2Site(Site):
         }
         declared = ", ".join(f"{keyword}={value!r}" for keyword, value in given.items() if value is not None)
         worker = f"c['workers'] = [worker.EC2LatentWorker({name!r}, count={count}, {declared})]\n"
-        super().__init__(directory, f"{QUICK if quick else ''}{CRASHES.format(file=str(self._last))}{worker}{more}")
+        self.config = f"{QUICK if quick else ''}{CRASHES.format(file=str(self._last))}{worker}{more}"
+        super().__init__(directory, self.config)
 
     # --- its instances -------------------------------------------------------------------------------------------------------
 
