@@ -15,6 +15,7 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
 
 from latent.errors import (
+    ConfigError,
     LatentWorkerCapacityError,
     LatentWorkerConfigurationError,
     LatentWorkerFailedToSubstantiate,
@@ -67,6 +68,7 @@ class CurrentAttempt:
 
     async def start(self) -> None:
         """An instance that runs, with all that goes with it."""
+        self._check_user_data()
         instance = await self._again() or await self._parked() or await self._launched()
         recipe = self._wanted
         if recipe.volumes:
@@ -219,6 +221,16 @@ class CurrentAttempt:
     def _alone(self) -> bool:
         """Whether it shares no launch: its user data are its own, and may be changed, or name it alone."""
         return self._worker.enrolment_as is None or self._worker.stop_mode != "terminate" or self._whose.tokens is None
+
+    def _check_user_data(self) -> None:
+        """Raises what the one who wrote it is to be told, before anybody is asked for anything."""
+        data = self._worker.user_data_of(self._wanted, choices(self._wanted, False)[0], self._variables)
+        try:
+            problem = data.problem(self._rows([self._whose.attempt]))
+        except ConfigError as error:
+            problem = str(error)
+        if problem:
+            raise self._worker.whose_fault(LatentWorkerConfigurationError(f"worker {self._worker.name}: {problem}"))
 
     def _wish(self, choice: Choice, asked: Mapping[str, Any]) -> Wish:
         data = self._worker.user_data_of(self._wanted, choice, self._variables)

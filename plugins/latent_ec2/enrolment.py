@@ -102,14 +102,14 @@ attach() {
 }
 """
 
+# Beside the agent: tells it to stop when something has happened.
 _WATCH = """\
   (
     trap - TERM INT
-    until notice=$(metadata meta-data/spot/instance-action); do
+    until happened; do
       kill -0 $agent 2>/dev/null || exit
       sleep %(seconds)s
     done
-    say "spot interruption: $notice"
     kill -TERM $agent
   ) &
   watcher=$!
@@ -120,25 +120,36 @@ _UNWATCH = """\
   wait $watcher 2>/dev/null
 """
 
+_SPOT = """\
+happened() {
+  notice=$(metadata meta-data/spot/instance-action) && say "spot interruption: $notice"
+}
+"""
+
 _ONCE = """\
 { attach; } </dev/null &
 """
 
-# A hibernated instance goes on where it was: its agent finds its session closed, and the next attempt's row is in its user data.
+# A hibernated instance goes on where it was: its agent's session is closed, and the next attempt's row is in its user data.
+_HIBERNATED = """\
+happened() {
+  fresh=$(metadata user-data | sed -n '/<<.%(end)s.$/,/^%(end)s$/p' | sed '1d;$d')
+  [ -n "$fresh" ] && [ "$fresh" != "$rows" ]
+}
+"""
+
 _AGAIN = """\
 {
   while attach || :; do
-    old=$rows
-    until rows=$(metadata user-data | sed -n '/<<.%(end)s.$/,/^%(end)s$/p' | sed '1d;$d')
-      [ -n "$rows" ] && [ "$rows" != "$old" ]
-    do sleep 5; done
+    until happened; do sleep %(seconds)s; done
+    rows=$fresh
     index=0
   done
 } </dev/null &
 """
 
 NOTICE_INTERVAL = 5
-"""Seconds between two looks for a spot interruption notice, as AWS recommends."""
+"""Seconds between two looks for a spot interruption notice, as AWS recommends; also for what comes after a hibernation."""
 
 
 def rows(members: Sequence[tuple[str, int, str]]) -> str:
@@ -155,14 +166,18 @@ def script(
     hibernates: bool = False,
     user_script: str | None = None,
 ) -> str:
-    """The whole script. ``variables``: those that all members share. ``command``: for the shell (`command_line`)."""
+    """The whole script. ``variables``: those that all members share. ``command``: for the shell (`command_line`).
+
+    ``spot`` and ``hibernates`` exclude each other.
+    """
     names = {
         "end": ROWS,
         "rows": rows(members),
         "exports": "\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())),
         "command": shlex.quote(command),
-        "watch": _WATCH % {"seconds": NOTICE_INTERVAL} if spot else "",
-        "unwatch": _UNWATCH if spot else "",
+        "seconds": NOTICE_INTERVAL,
+        "watch": _WATCH % {"seconds": NOTICE_INTERVAL} if spot or hibernates else "",
+        "unwatch": _UNWATCH if spot or hibernates else "",
     }
     parts = [_HEAD]
     if user_script is not None:
@@ -173,6 +188,8 @@ def script(
     parts.append(_TABLE % names)
     if len(members) > 1:
         parts.append(_INDEX)
+    if spot or hibernates:
+        parts.append(_HIBERNATED % names if hibernates else _SPOT)
     parts.append(_AGENT % names)
     parts.append(_AGAIN % names if hibernates else _ONCE)
     return "".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ async def mistakes(worker: EC2LatentWorker) -> list[str]:
         await region.call("describe_availability_zones")
     except LatentError as error:
         return [str(error)]  # who can't ask this can't ask anything
-    known = await _known(worker)
+    rendered = await _rendered(worker)
+    known = _checked(worker, rendered)
     found: list[str] = []
     for option, (operation, parameters) in _questions(known).items():
         try:
@@ -45,18 +47,23 @@ async def mistakes(worker: EC2LatentWorker) -> list[str]:
             found.append(f"{option}: EC2 knows no {known[option]!r} in {worker.account.region_name}; correct it")
     if found or set(known) != set(RENDERED):
         return found
-    return await _dry_runs(worker, known)
+    return await _dry_runs(worker, rendered)
 
 
-async def _known(worker: EC2LatentWorker) -> dict[str, Any]:
-    """The options that can be had without a build, as they are used."""
-    known = {}
+async def _rendered(worker: EC2LatentWorker) -> dict[str, Any]:
+    """The options that can be had without a build."""
+    rendered = {}
     for option in RENDERED:
-        try:
-            rendered = await render(worker.options[option], worker.properties)
-            known[option] = check(option, rendered, worker.account.region_name)
-        except (ConfigError, LatentError):
-            continue
+        with contextlib.suppress(LatentError):
+            rendered[option] = await render(worker.options[option], worker.properties)
+    return rendered
+
+
+def _checked(worker: EC2LatentWorker, rendered: Mapping[str, Any]) -> dict[str, Any]:
+    known = {}
+    for option, value in rendered.items():
+        with contextlib.suppress(ConfigError):
+            known[option] = check(option, value, worker.account.region_name)
     return known
 
 
@@ -86,10 +93,10 @@ def _questions(known: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]
     return asked
 
 
-async def _dry_runs(worker: EC2LatentWorker, known: Mapping[str, Any]) -> list[str]:
+async def _dry_runs(worker: EC2LatentWorker, rendered: Mapping[str, Any]) -> list[str]:
     """One for each market: whether the account may start it as it is declared."""
     try:
-        made_from = recipe({**worker.options, **known}, worker.account.region_name)
+        made_from = recipe(rendered, worker.account.region_name)
         image = await worker.shelf.image(made_from)
     except ConfigError as error:
         return list(error.errors)

@@ -128,7 +128,7 @@ def test_shells_can_read_it(members: Any, spot: bool, hibernates: bool, shell: s
     """Whatever it has in it."""
     script = composed(members, spot=spot, text="#!/bin/sh\n:\n")
     if hibernates:
-        script = script_of(composed(members, how="cloud-init", stop_mode="hibernate", spot=spot))
+        script = script_of(composed(members, how="cloud-init", stop_mode="hibernate"))
     done = subprocess.run([*shell.split(), "-n"], input=script, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -205,6 +205,18 @@ def test_a_hibernated_instance(tmp_path: Path) -> None:
         assert [booted.line() for _ in range(3)][1].startswith("agent: one 1 token-1 ")
         known["user-data"] = composed([("one", 2, "token-new")], how="cloud-init", stop_mode="hibernate")
         assert [booted.line() for _ in range(3)][1].startswith("agent: one 2 token-new one token-new ")
+        booted.end()
+
+
+def test_an_agent_that_outlives_its_attempt(tmp_path: Path) -> None:
+    """After a hibernation it is told to stop, if it does not notice by itself that it is no longer wanted."""
+    whole = composed(how="cloud-init", stop_mode="hibernate")
+    with metadata(user_data=whole) as (url, known):
+        booted = Booted(tmp_path, script_of(whole).replace("sleep 5", "sleep 0.1"), url, STAY="1")
+        assert [booted.line() for _ in range(2)][1].startswith("agent: one 1 token-1 ")
+        known["user-data"] = composed([("one", 2, "token-new")], how="cloud-init", stop_mode="hibernate")
+        assert booted.line() == "agent: told to stop"
+        assert [booted.line() for _ in range(3)][2].startswith("agent: one 2 token-new ")
         booted.end()
 
 

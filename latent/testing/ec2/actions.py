@@ -36,6 +36,7 @@ class Actions:
             "StopInstances": self._stop_instances,
             "TerminateInstances": self._known_instances,
             "RebootInstances": self._known_instances,
+            "ModifyInstanceAttribute": self._modify_instance,
             "CreateTags": self._create_tags,
             "DeleteTags": self._check_tagged,
             "GetConsoleOutput": self._get_console_output,
@@ -236,6 +237,18 @@ class Actions:
         for life in lives:
             life.frozen = hibernate and life.state == "running"
         return self._backend.call(request)
+
+    def _modify_instance(self, region: Region, request: Request) -> Answer:
+        (life,) = region.check_ids([request.parameters.get("InstanceId", "")])
+        user_data = request.parameters.get("UserData.Value")
+        if user_data is None:
+            return self._idempotent(request)
+        launching.check_user_data(user_data)
+        if life.state != "stopped":
+            raise Refused("IncorrectInstanceState", f"The instance '{life.id}' is not in the 'stopped' state.")
+        # moto decodes it once too often.
+        once_more = base64.b64encode(user_data.encode()).decode()
+        return self._idempotent(request.with_parameters({**request.parameters, "UserData.Value": once_more}))
 
     def _create_tags(self, region: Region, request: Request) -> Answer:
         launching.check_tags(request.document.get("Tag", []))

@@ -53,7 +53,7 @@ def read(document: Mapping[str, Any], template: Mapping[str, Any]) -> Launch:
         raise Refused("InvalidParameterValue", f"Value ({token}) for parameter clientToken is invalid. It is too long.")
     if "ImageId" not in whole:
         raise Refused("MissingParameter", "The request must contain the parameter ImageId")
-    _check_user_data(document.get("UserData"))
+    check_user_data(document.get("UserData"))
     _check_tags(document)
     market = whole.get("InstanceMarketOptions", {})
     interfaces = whole.get("NetworkInterfaces", []) or whole.get("NetworkInterface", [])
@@ -94,7 +94,7 @@ def _number(name: str, text: object) -> int:
     return int(str(text))
 
 
-def _check_user_data(encoded: str | None) -> None:
+def check_user_data(encoded: str | None) -> None:
     if encoded is None:
         return
     try:
