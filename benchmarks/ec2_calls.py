@@ -16,7 +16,9 @@ one, and so are the agents: each instance's user data are run as processes. Prin
     throttled           (latent) calls that were refused for being too many (with --throttle)
     ratio               Buildbot's calls per worker / latent's
 
-With ``--throttle RATE`` the cloud refuses what exceeds that many calls a second (after a burst of one); builds must not notice.
+With ``--throttle RATE`` the cloud refuses what exceeds that many calls a second (after a burst of one), and every worker is asked
+for something of its own (a tag), so that each needs a RunInstances of its own; builds must not notice.
+
 An instance is pending for 10 seconds and takes 10 to end, unless told otherwise. What is asked when the controllers start (each
 looks at what there is, Buildbot at the key and group of every worker) is not counted.
 """
@@ -36,7 +38,7 @@ import httpx
 
 from benchmarks.buildbot_peer import drive
 from latent.testing.ec2 import Call, Cloud, Hypervisor
-from tests.ec2.site import Ec2Site
+from tests.ec2.site import Ec2Site, Expression
 
 STOCK = """
 import os, tempfile
@@ -56,7 +58,9 @@ def submit(site: Ec2Site, count: int, command: str) -> list[int]:
     headers = {"Authorization": f"Bearer {(state / 'token').read_text().strip()}"}
     transport = httpx.HTTPTransport(uds=json.loads((state / "api.json").read_text())["socket"])
     with httpx.Client(transport=transport, base_url="http://latent/api/v1", headers=headers, timeout=60) as client:
-        bodies = [{"command": command, "labels": {"worker": f"ec2-{n}"}} for n in range(1, count + 1)]
+        bodies = [
+            {"command": command, "labels": {"worker": f"ec2-{n}"}, "properties": {"number": str(n)}} for n in range(1, count + 1)
+        ]
         return [int(client.post("/builds", json=body).raise_for_status().json()["id"]) for body in bodies]
 
 
@@ -74,7 +78,8 @@ def counted(calls: list[Call], workers: int, began: float, ended: float) -> dict
 def latent(cloud: Cloud, workers: int, throttle: float | None, directory: Path) -> dict[str, Any]:
     """All at once: the builds wait for workers that are declared then, and none ends before all agents are attached."""
     directory.mkdir()
-    go, site = directory / "go", Ec2Site(directory, cloud, count=workers, quick=False)
+    own = {"tags": Expression('{"wanted-by": util.Interpolate("%(prop:number)s")}')} if throttle else {}
+    go, site = directory / "go", Ec2Site(directory, cloud, count=workers, quick=False, **own)
     declared = site.config
     site.configure("c['workers'] = [worker.Worker('none', 'secret')]")
     try:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latent_ec2.instances import CONTROLLER, members_of
+from latent_ec2.permissions import TABLE, Only
 from tests.e2e.site import Site
 
 if TYPE_CHECKING:
-    from latent.testing.ec2 import Cloud, SeenInstance
+    from latent.testing.ec2 import Call, Cloud, SeenInstance
 
 QUICK = """
 from latent_ec2 import batches, poll, watched
@@ -119,3 +120,20 @@ def sites(directory: Path, cloud: Cloud) -> Iterator[MakeSite]:
     finally:
         for one in made:
             one.end()
+
+
+def check_allowed(cloud: Cloud, call: Call) -> None:
+    """AssertionError unless the policy allows it."""
+    rows = [one for one in TABLE if one.action == f"ec2:{call.action}"]
+    assert rows, f"the policy does not allow {call.action}"
+    if any("instance" in one.on and one.only in (Only.OURS, Only.OURS_AND_KEYS) for one in rows):
+        named = [*call.values("InstanceId"), *call.values("ResourceId"), call.parameters.get("InstanceId", "")]
+        for one in cloud.instances():
+            assert one.id not in named or CONTROLLER in one.tags, f"{call.action} of {one.id}, which is not ours"
+
+
+class Expression(str):
+    """What stands in a master.cfg as it is: `Expression('util.Property("x")')`."""
+
+    def __repr__(self) -> str:
+        return str(self)

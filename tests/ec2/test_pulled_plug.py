@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.ec2.site import Ec2Site, MakeSite, sites
+from tests.ec2.site import Ec2Site, MakeSite
 
 if TYPE_CHECKING:
     from latent.testing.ec2 import Cloud
@@ -26,12 +23,6 @@ STOP = (
     "TerminateInstances hangs after",
     "after terminate_instances",
 )
-
-
-@pytest.fixture
-def site(tmp_path: Path, cloud: Cloud) -> Iterator[MakeSite]:
-    with sites(tmp_path, cloud) as make:
-        yield make
 
 
 def test_start(site: MakeSite, tmp_path: Path) -> None:
