@@ -91,6 +91,11 @@ class CurrentAttempt:
         kept = self.handle
         if kept is None:
             return None
+        region = self._worker.region_of(kept)
+        if region is not self._worker.region:  # what was begun there is of no use any more
+            self.handle = None
+            await (region.end(kept.instance) if kept.instance is not None else region.destroy(kept.document))
+            return None
         if kept.woken and kept.instance is not None:
             return await self._woken(kept.instance, kept.made_from)
         choice = kept.choice
@@ -135,7 +140,7 @@ class CurrentAttempt:
     async def _launched(self) -> Instance:
         """From the first choice that has room. Raises the last error when none has."""
         worker, shelf, recipe = self._worker, self._worker.shelf, self._wanted
-        image = await self._blamed(shelf.image(recipe))
+        image = await self._image()
         skipped, last = [], None
         for choice in choices(recipe, worker.spot_fallback):
             if not shelf.memory.worth_asking(choice, shelf.now()):
@@ -159,11 +164,11 @@ class CurrentAttempt:
         kind = LatentWorkerQuotaError if isinstance(last, LatentWorkerQuotaError) else LatentWorkerCapacityError
         raise kind(f"no choice has room: {'; '.join(skipped)}") from last
 
-    async def _blamed(self, answer: Any) -> Any:
+    async def _image(self) -> str | None:
         try:
-            return await answer
+            return await self._worker.shelf.image(self._wanted)
         except LatentWorkerConfigurationError as error:
-            raise self._worker.whose_fault(error) from error
+            raise self._worker.whose_fault(error, "valid_ami_owners", "valid_ami_location_regex") from error
 
     def _passed_by(self, choice: Choice, error: LatentWorkerFailedToSubstantiate) -> None:
         """Remember that there is no room; an error that no other choice would mend is raised."""
@@ -230,7 +235,7 @@ class CurrentAttempt:
         except ConfigError as error:
             problem = str(error)
         if problem:
-            raise self._worker.whose_fault(LatentWorkerConfigurationError(f"worker {self._worker.name}: {problem}"))
+            raise self._worker.whose_fault(LatentWorkerConfigurationError(f"worker {self._worker.name}: {problem}"), "user_data")
 
     def _wish(self, choice: Choice, asked: Mapping[str, Any]) -> Wish:
         data = self._worker.user_data_of(self._wanted, choice, self._variables)

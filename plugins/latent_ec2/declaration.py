@@ -45,7 +45,8 @@ def _noted(worker: AbstractLatentWorker, check: Callable[[], Any]) -> Any:
 
 
 def _rendered(worker: AbstractLatentWorker, given: Mapping[str, Any]) -> None:
-    region = given["region"] if isinstance(given["region"], str) else None
+    region = given["region"] or getattr(given["session"], "region_name", None)
+    region = region if isinstance(region, str) else None
     seen = dict(given)
     for option in RENDERED:
         if not holds_renderable(given[option]):

@@ -131,4 +131,6 @@ def conflicts(values: Mapping[str, Any]) -> list[str]:
         )
     if surely("placement") and isinstance(values["subnet_id"], list | tuple) and len(values["subnet_id"]) > 1:
         errors.append("each subnet_id is in one zone already; take placement out")
+    if surely("placement") and any(isinstance(zone, str) and len(zone) == 1 for zone in values["placement"]):
+        errors.append("placement is the letter of a zone, and nothing says of which region; write region, too")
     return errors

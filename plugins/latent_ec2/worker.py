@@ -29,8 +29,8 @@ from latent.worker.variables import agent_variables, loopback_addresses
 from latent_ec2 import credentials, declaration, enrolment, extras, live, options, parking
 from latent_ec2.account import Account
 from latent_ec2.attempt import CurrentAttempt
+from latent_ec2.blame import options_of
 from latent_ec2.choices import Choice
-from latent_ec2.faults import CredentialsRefused
 from latent_ec2.handle import Handle
 from latent_ec2.launches import EXPIRY
 from latent_ec2.recipe import RENDERED, Made, Recipe, recipe
@@ -189,7 +189,9 @@ class EC2LatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         return True
 
     def list_scope(self) -> str:
-        return f"{self.account.label} {self.account.endpoint_url or ''}".strip()
+        account = self.account
+        session = f"{id(account.session):x}" if account.session is not None else ""  # two sessions may be two accounts
+        return " ".join(part for part in (account.label, account.endpoint_url or "", session) if part)
 
     async def list_instances(self) -> list[ListedInstance]:
         """Instances of ours, any controller's, but those that wait stopped for their worker; and volumes and addresses left."""
@@ -198,7 +200,13 @@ class EC2LatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         for instance in await region.find():
             if instance.attempt is None or instance.controller_id is None or parking.is_parked(instance):
                 continue
-            handle = evolve(where, instance=instance.id)
+            handle = evolve(
+                where,
+                instance=instance.id,
+                controller=instance.controller_id,
+                attempt=str(instance.attempt),
+                address=self.options["elastic_ip"] is True,
+            )
             listed[instance.controller_id, instance.attempt] = ListedInstance(
                 instance.attempt, handle.to_json(), instance.controller_id, instance.launched_at
             )
@@ -273,11 +281,12 @@ class EC2LatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
             stop_mode=self.stop_mode,
         )
 
-    def whose_fault(self, error: LatentWorkerConfigurationError) -> LatentError:
-        """The declaration's, unless it lets the build decide what may be wrong."""
-        if isinstance(error, CredentialsRefused) or not holds_renderable(self.options):
-            return error
-        return LatentWorkerCannotSubstantiate(str(error))
+    def whose_fault(self, error: LatentWorkerConfigurationError, *involved: str) -> LatentError:
+        """The declaration's, unless it lets the build decide what is wrong. ``involved``: the options, if they are known."""
+        names = involved or options_of(error)
+        if any(holds_renderable(self.options[name]) for name in names):
+            return LatentWorkerCannotSubstantiate(str(error))
+        return error
 
     def _here(self) -> Handle:
         return Handle(region=self.account.region_name, endpoint=self.account.endpoint_url)

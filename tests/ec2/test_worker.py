@@ -245,6 +245,15 @@ async def test_mistakes_of_a_build(cloud: Cloud) -> None:
 
 
 @ensureDeferred
+async def test_what_no_build_decided(cloud: Cloud) -> None:
+    """A wrong key is the declaration's mistake, though builds choose the tags."""
+    worker = in_attempt(cloud, keypair_name="nokey", tags={"branch": Property("branch")})
+    with pytest.raises(LatentWorkerConfigurationError, match="InvalidKeyPair"):
+        await worker.up(branch="main")
+    await worker.down()
+
+
+@ensureDeferred
 async def test_nothing_is_wrong(cloud: Cloud) -> None:
     """A live check of a right declaration ends with a dry run, and starts nothing."""
     (subnet, *_) = cloud.subnets.values()
