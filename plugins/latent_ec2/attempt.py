@@ -9,7 +9,7 @@ Note [What is kept when]
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
@@ -26,15 +26,13 @@ from latent.worker import Enrolment
 from latent_ec2 import extras, parking
 from latent_ec2.choices import Choice, choices
 from latent_ec2.console import last_lines
+from latent_ec2.declared import DeclaredWorker
 from latent_ec2.faults import next_choice
 from latent_ec2.handle import Handle
 from latent_ec2.instances import ATTEMPT, CONTROLLER, WORKER, Instance
 from latent_ec2.launches import Wish
 from latent_ec2.recipe import Recipe
 from latent_ec2.request import console_name, request, shape
-
-if TYPE_CHECKING:
-    from latent_ec2.worker import EC2LatentWorker
 
 RECLAIMED = "SpotInstanceTermination"
 NO_ROOM = ("InsufficientInstanceCapacity", RECLAIMED, "SpotInstanceShutdown")
@@ -46,7 +44,7 @@ class CurrentAttempt:
 
     def __init__(
         self,
-        worker: EC2LatentWorker,
+        worker: DeclaredWorker,
         whose: Enrolment,
         recipe: Recipe | None,
         variables: Mapping[str, str],

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import evolve
 
 from latent.errors import ConfigError, LatentError
 from latent.worker import ProviderStatus, render
 from latent_ec2.choices import choices
+from latent_ec2.declared import DeclaredWorker
 from latent_ec2.faults import CredentialsRefused, Unanswered, code_of
 from latent_ec2.recipe import RENDERED, check, recipe
 from latent_ec2.region import RegionStatus
 from latent_ec2.request import request
 from latent_ec2.shelf import Shelf
 
-if TYPE_CHECKING:
-    from latent_ec2.worker import EC2LatentWorker
-
 WOULD_SUCCEED = "DryRunOperation"
 """AWS's code for a dry run with which nothing is wrong."""
 
 
-async def mistakes(worker: EC2LatentWorker) -> list[str]:
+async def mistakes(worker: DeclaredWorker) -> list[str]:
     """Everything that EC2 knows to be wrong, each with AWS's code where there is one. What only a build decides is left out."""
     region = worker.region
     try:
@@ -50,7 +48,7 @@ async def mistakes(worker: EC2LatentWorker) -> list[str]:
     return await _dry_runs(worker, rendered)
 
 
-async def _rendered(worker: EC2LatentWorker) -> dict[str, Any]:
+async def _rendered(worker: DeclaredWorker) -> dict[str, Any]:
     """The options that can be had without a build."""
     rendered = {}
     for option in RENDERED:
@@ -59,7 +57,7 @@ async def _rendered(worker: EC2LatentWorker) -> dict[str, Any]:
     return rendered
 
 
-def _checked(worker: EC2LatentWorker, rendered: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(worker: DeclaredWorker, rendered: Mapping[str, Any]) -> dict[str, Any]:
     known = {}
     for option, value in rendered.items():
         with contextlib.suppress(ConfigError):
@@ -93,7 +91,7 @@ def _questions(known: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]
     return asked
 
 
-async def _dry_runs(worker: EC2LatentWorker, rendered: Mapping[str, Any]) -> list[str]:
+async def _dry_runs(worker: DeclaredWorker, rendered: Mapping[str, Any]) -> list[str]:
     """One for each market: whether the account may start it as it is declared."""
     try:
         made_from = recipe(rendered, worker.account.region_name)
