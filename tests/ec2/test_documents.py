@@ -13,10 +13,10 @@ from latent_ec2 import EC2LatentWorker
 from latent_ec2.account import Account
 from latent_ec2.choices import REMEMBERED
 from latent_ec2.console import LINES
+from latent_ec2.declared import KEEP_STOPPED, SPOT_TIMEOUT
 from latent_ec2.enrolment import NOTICE_INTERVAL
 from latent_ec2.launches import EXPIRY, MOST_USER_DATA
 from latent_ec2.options import MOST_TAGS
-from latent_ec2.worker import KEEP_STOPPED, SPOT_TIMEOUT
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "ec2.md").read_text()
