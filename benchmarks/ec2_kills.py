@@ -2,18 +2,20 @@
 
     python -m benchmarks.ec2_kills --kills 200 --seed 4
 
-The controller is a real one at the test cloud (`latent.testing.ec2`), whose calls of RunInstances and TerminateInstances take a
-while, so that many a kill falls into one; instances serve one build each, so that some are always being started and ended. After
-each kill the controller is started again. At the end all builds are waited for, and the controller is stopped. Prints one JSON
-object, and exits with 0 if it is as it has to be:
+The controller is a real one at the test cloud (`latent.testing.ec2`), whose calls of RunInstances and TerminateInstances take
+0.6 seconds. Every other kill is at some moment of the 0.8 seconds after the next such call has come, the others at any moment.
+Instances serve one build each, so that some are always being started and ended. After each kill the controller is started again.
+At the end all builds are waited for, and the controller is stopped. Prints one JSON object, and exits with 0 if it is as it has
+to be:
 
     kills                 how many; in_start, in_stop: of these, how many while RunInstances or TerminateInstances was unanswered
     builds                how many were asked for
     results               their results; all have to be "success"
+    runs                  how often their command was begun: more than builds where an instance was lost with its controller
     instances             how many the attempts had in all; terminated, leaked: what became of them (leaked has to be 0)
     attempts              how many had one
     starts_per_attempt    the most instances that one attempt had; has to be 1
-    calls                 of EC2's API, by kind
+    still_condemned       lines of `latent health` about instances that could not be ended
     seconds               how long it took
 """
 
@@ -21,7 +23,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -54,9 +58,11 @@ def kill_often(cloud: Cloud, directory: Path, kills: int, seed: int) -> dict[str
             for _ in range(max(0, 2 * WORKERS - waiting)):
                 properties = {"nap": chance.choice((0, 0, 0.2))}
                 asked = int(site.call("POST", "builds", builder="nap", properties=properties)["id"])
-            time.sleep(chance.uniform(0, 2.5))
-            site.kill_controller()
+            wait_for_moment(cloud, chance)
+            pid = site.controller_pid()
+            os.kill(pid, signal.SIGKILL)
             hit.update({call.action for call in cloud.log if not call.status and call.action in SLOW})
+            site.wait_gone(pid)
             cloud.forget_calls()
             site.latent("start")
         patiently(site, "all builds to end", lambda: all(b["state"] == "finished" for b in site.builds().values()))
@@ -75,6 +81,7 @@ def kill_often(cloud: Cloud, directory: Path, kills: int, seed: int) -> dict[str
         "in_stop": hit["TerminateInstances"],
         "builds": asked,
         "results": dict(results),
+        "runs": len((directory / "ran").read_text().splitlines()),
         "instances": len(seen),
         "terminated": sum(one.state == "terminated" for one in seen),
         "leaked": sum(one.is_up or one.running or one.state == "stopped" for one in seen),
@@ -83,6 +90,16 @@ def kill_often(cloud: Cloud, directory: Path, kills: int, seed: int) -> dict[str
         "still_condemned": health.count("condemned"),
         "seconds": round(time.time() - began, 1),
     }
+
+
+def wait_for_moment(cloud: Cloud, chance: random.Random) -> None:
+    """Any moment; every other time, one while EC2 is being asked to start or end an instance, or soon after."""
+    at_a_call, pause = chance.random() < 0.5, chance.random()
+    until = time.monotonic() + 5
+    known = sum(cloud.calls[action] for action in SLOW)
+    while at_a_call and sum(cloud.calls[action] for action in SLOW) == known and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(pause * (0.8 if at_a_call else 2.5))
 
 
 def patiently(site: Ec2Site, what: str, ready: Any) -> None:

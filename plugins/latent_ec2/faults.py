@@ -119,7 +119,7 @@ TABLE = (
     _row(
         r"UnauthorizedOperation|AccessDenied(Exception)?|NotAuthorized|OperationNotPermitted",
         LatentWorkerConfigurationError,
-        "allow it in the IAM policy of the credentials (docs/ec2.md has the policy), or give others",
+        "allow it in the IAM policy of the credentials (docs/ec2-iam.md has it), or give others",
     ),
     _row(
         r"OptInRequired|PendingVerification|Blocked|AccountDisabled|SubscriptionRequired\w*",

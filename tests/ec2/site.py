@@ -55,21 +55,25 @@ class Ec2Site(Site):
     ) -> None:  # fmt: skip
         self.cloud = cloud
         self._last = directory / "last-moment"
+        workers = f"c['workers'] = [{self.declared(name, count=count, **keywords)}]\n"
+        self.config = f"{QUICK if quick else ''}{CRASHES.format(file=str(self._last))}{workers}{more}"
+        super().__init__(directory, self.config)
+
+    def declared(self, name: str, **keywords: Any) -> str:
+        """A worker, or a pool, at the cloud, as a master.cfg has it."""
         given = {
             "instance_type": "m5.large",
-            "ami": cloud.image,
-            "region": cloud.region,
-            "endpoint_url": cloud.endpoint_url,
-            "identifier": cloud.key_id,
-            "secret_identifier": cloud.secret,
-            "session_token": cloud.session_token or None,
+            "ami": self.cloud.image,
+            "region": self.cloud.region,
+            "endpoint_url": self.cloud.endpoint_url,
+            "identifier": self.cloud.key_id,
+            "secret_identifier": self.cloud.secret,
+            "session_token": self.cloud.session_token or None,
             "build_wait_timeout": 0,
             **keywords,
         }
-        declared = ", ".join(f"{keyword}={value!r}" for keyword, value in given.items() if value is not None)
-        worker = f"c['workers'] = [worker.EC2LatentWorker({name!r}, count={count}, {declared})]\n"
-        self.config = f"{QUICK if quick else ''}{CRASHES.format(file=str(self._last))}{worker}{more}"
-        super().__init__(directory, self.config)
+        told = ", ".join(f"{keyword}={value!r}" for keyword, value in given.items() if value is not None)
+        return f"worker.EC2LatentWorker({name!r}, {told})"
 
     # --- its instances -------------------------------------------------------------------------------------------------------
 
