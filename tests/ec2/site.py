@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from latent_ec2.instances import CONTROLLER, members_of
 from latent_ec2.permissions import TABLE, Only
 from tests.e2e.site import Site
@@ -95,6 +97,17 @@ class Ec2Site(Site):
         beside = self._last.with_suffix(".new")
         beside.write_text(point)
         os.replace(beside, self._last)
+
+    def wait_gone(self, pid: int) -> None:
+        """A zombie counts as gone: whose child it has become may be slow to bury it."""
+
+        def gone() -> bool:
+            try:
+                return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+            except psutil.NoSuchProcess:
+                return True
+
+        self.wait(f"the end of process {pid}", gone)
 
     def wait_dead(self, pid: int) -> None:
         self.wait_gone(pid)
