@@ -26,6 +26,7 @@ from latent.worker import (
     CompatibleLatentWorkerMixin,
     ListedInstance,
     MissingProperty,
+    ProviderStatus,
     discard,
     render,
 )
@@ -306,6 +307,19 @@ class DockerLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         daemon = self._daemon(found.host)
         await daemon.run(containers.remove, found.labels, found.container, found.volumes, 0.0, adopt=discard)
         daemon.taken.discard(Identity(found.controller_id, found.attempt, "").key)
+
+    def provider_status(self) -> ProviderStatus | None:
+        """What is on each daemon, and which can't be reached."""
+        hosts = self.options["docker_host"]
+        known = self._known_daemons() if holds_renderable(hosts) else self._daemons_at(options.hosts(hosts))
+        daemons = sorted(known, key=lambda daemon: daemon.host)
+        if not daemons:
+            return None
+        told = "; ".join(daemon.shown() for daemon in daemons)
+        if all(not daemon.down for daemon in daemons):
+            return ProviderStatus(subject="Docker", message=told)
+        remedy = "start it" if len(daemons) == 1 else "start those that are away; meanwhile the others get the containers"
+        return ProviderStatus(subject="Docker", message=told, ok=False, remedy=remedy)
 
     # --- starting ------------------------------------------------------------------------------------------------------------
 
