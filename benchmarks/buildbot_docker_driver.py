@@ -3,11 +3,11 @@
     python buildbot_docker_driver.py BASEDIR SETTINGS.json
 
 `BASEDIR` is what `buildbot create-master` made. ``SETTINGS``: host (the daemon's URL), image, command, volumes, containers (how
-many at once), rounds (the first is not counted).
+many at once).
 
-Each round submits one build for each worker; all have to be substantiated for it, at once. Prints one JSON object as its last
-line: ``started`` and ``attached``, lists with one number a round: seconds from the first call of start_instance until the last
-one has answered, and until the last agent was attached. Exit code 0 when every build succeeded.
+Submits one build for each worker, twice; all have to be substantiated for it, at once. The first time is not counted. Prints one
+JSON object as its last line: ``started`` and ``attached``, the seconds from the first call of start_instance until the last one
+has answered, and until the last agent was attached. Exit code 0 when every build succeeded.
 """
 
 from __future__ import annotations
@@ -134,11 +134,10 @@ def life(basedir: Path, settings: dict[str, Any]) -> Any:
     yield master.startService()
     if not master.running:
         raise RuntimeError("the master did not start")
-    rounds = []
-    for _ in range(settings["rounds"] + 1):
-        rounds.append((yield one_round(master, settings["containers"])))
+    yield one_round(master, settings["containers"])
+    started, attached = yield one_round(master, settings["containers"])
     yield master.stopService()
-    print(json.dumps({"started": [r[0] for r in rounds[1:]], "attached": [r[1] for r in rounds[1:]]}), flush=True)
+    print(json.dumps({"started": started, "attached": attached}), flush=True)
     return True
 
 

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-REQUIREMENTS = ("buildbot==4.3.0", "buildbot-worker==4.3.0", "docker>=7")
+REQUIREMENTS = ("buildbot==4.3.0", "buildbot-worker==4.3.0", "docker>=7", "boto3>=1.34")
 CACHE = HERE.parent / "var" / "buildbot-env"
 
 

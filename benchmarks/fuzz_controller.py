@@ -88,18 +88,7 @@ class Controller:
             _begin(self._answer(number, commands[what](**command)))
         for task in (beating, *self._feeding):
             task.cancel()
-        async def spy():
-            await asyncio.sleep(6)
-            a = self._assembly
-            for n, g in a._gateways.items():
-                print(n, [(c, c.why_lost, getattr(c,'_gone',None), c.transport and (c.transport.disconnecting, c.transport.connected, c.transport._aborting if hasattr(c.transport,'_aborting') else None)) for c in getattr(getattr(g, '_listener', None), '_connections', [])], file=sys.stderr)
-            print('controller', [ (w.name, w.state, w.builds) for w in a.controller.workers()], file=sys.stderr)
-            for t in asyncio.all_tasks():
-                print('TASK', t.get_coro().__qualname__, [(fr.f_code.co_name, fr.f_lineno) for fr in t.get_stack()], file=sys.stderr, flush=True)
-        print('stopping', self.errors.found, file=sys.stderr)
-        x = asyncio.ensure_future(spy())
         await _awaited(self._assembly.stop(fast=True))
-        print('stopped', file=sys.stderr)
         print(json.dumps({"number": number}), flush=True)
 
     async def _answer(self, number: int, answer: Any) -> None:

@@ -67,20 +67,29 @@ def stop(place: Place, fast: bool, as_json: bool) -> None:
 
 @click.command(short_help="List everything that is wrong with master.cfg.")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--live", is_flag=True, help="Ask the workers' providers, too: credentials, images, keys, networks.")
 @json_option
 @pass_place
-def checkconfig(place: Place, file: Path | None, as_json: bool) -> None:
-    """Check master.cfg, or FILE, and list everything that is wrong with it."""
+def checkconfig(place: Place, file: Path | None, live: bool, as_json: bool) -> None:
+    """Check master.cfg, or FILE, and list everything that is wrong with it.
+
+    With --live, providers are asked whether they would start what is declared. Nothing is started.
+    """
     from latent.cli.reactor import install
     from latent.errors import ConfigError
 
     path = place.config if file is None else file
-    install()
+    reactor = install()
     from latent.config.loader import load
 
     screen = Screen()
+    asked = ""
     try:
         config = load(path)
+        if live:
+            from latent.cli.live import ask_providers
+
+            asked = ask_providers(config, reactor)
     except ConfigError as error:
         if as_json:
             screen.document({"ok": False, "errors": error.errors})
@@ -90,7 +99,7 @@ def checkconfig(place: Place, file: Path | None, as_json: bool) -> None:
         screen.document({"ok": True, "errors": [], "workers": list(config.workers), "builders": list(config.builders)})
     else:
         found = f"{words.count(len(config.workers), 'worker')}, {words.count(len(config.builders), 'builder')}"
-        screen.line((f"{path} is right", "green"), f": {found}")
+        screen.line((f"{path} is right", "green"), f": {found}{asked}")
 
 
 @click.command(short_help="Apply a changed master.cfg to the running controller.")

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping
 from attrs import frozen
 
 from latent.controller.dispatcher import Dispatcher
+from latent.controller.failures import explained
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.reaper import Reaper
 from latent.controller.roster import Post, Roster
 from latent.store.database import Store
+from latent.worker import results
+from latent.worker.base import RECOVERY_HOOKS, scope_of
 
 QUIET = 3
 """An agent is called silent when this share of its session's time (a third) has passed without a sign of life."""
@@ -18,7 +21,7 @@ QUIET = 3
 
 @frozen(kw_only=True)
 class HealthItem:
-    """``subject``: "store", "worker NAME", "attempt NAME#N", "controller"."""
+    """``subject``: "store", "worker NAME", "attempt NAME#N", "controller", or a provider as its plugin calls it."""
 
     subject: str
     ok: bool
@@ -47,6 +50,7 @@ def health(
     ]
     for post in roster:
         items += _worker(post, dispatcher, trouble.get(post.name, ""), now)
+    items += _providers(roster)
     for case in reaper.cases():
         tried = f"tried {case.tries} times, last: {case.error}" if case.tries else "about to be tried"
         items.append(
@@ -132,5 +136,28 @@ def _worker(post: Post, dispatcher: Dispatcher, trouble: str, now: float) -> Ite
 def _unrecoverable(post: Post) -> str:
     if not isinstance(post, Lifecycle):
         return ""
-    hooks = ("instance_handle", "resume_instance", "list_instances", "destroy_instance")
-    return ", ".join(hook for hook in hooks if not post.plugin.supports(hook))
+    return ", ".join(hook for hook in RECOVERY_HOOKS if not post.plugin.supports(hook))
+
+
+def _providers(roster: Roster) -> Iterator[HealthItem]:
+    """What the plugins know of their providers: one that many workers share is told of once."""
+    asked = set()
+    for post in roster.latent():
+        if post.unusable or post.setting_up or not post.plugin.supports("provider_status"):
+            continue
+        try:
+            scope = scope_of(post.plugin)
+            if scope in asked:
+                continue
+            asked.add(scope)
+            status = results.provider_status(post.plugin, post.plugin.provider_status())
+        except Exception as error:
+            yield HealthItem(
+                subject=f"worker {post.name}",
+                ok=False,
+                message=f"its plugin can't say how its provider is: {explained(error)}",
+                remedy="report it to whoever wrote the plugin",
+            )
+            continue
+        if status is not None:
+            yield HealthItem(subject=status.subject, ok=status.ok, message=status.message, remedy=status.remedy)

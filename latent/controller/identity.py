@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from attrs import define, field
 
-from latent.model import Attempt
+from latent.model import JSON, Attempt
 from latent.worker.base import Enrolment
 
 
@@ -21,14 +21,19 @@ class Identity:
     secret: bytes
     servers: dict[str, str] = field(factory=dict)
 
-    def enrolment(self, attempt: Attempt) -> Enrolment:
-        """The same attempt gets the same enrolment, also after a restart: that is what makes a repeated start the same start."""
+    def enrolment(self, attempt: Attempt, kept: JSON | None = None) -> Enrolment:
+        """The same attempt gets the same enrolment, also after a restart: that is what makes a repeated start the same start.
+
+        ``kept``: the handle that the store has of it.
+        """
         return Enrolment(
             attempt=attempt,
             controller_id=self.controller_id,
             idempotency_token=hashlib.sha256(f"{self.controller_id}/{attempt}".encode()).hexdigest()[:32],
             agent_token=self.agent_token(attempt),
             servers=self._servers(),
+            kept=kept,
+            tokens=self.agent_token,
         )
 
     def agent_token(self, attempt: Attempt) -> str:

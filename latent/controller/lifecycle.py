@@ -18,7 +18,7 @@ from typing import Any, Protocol, assert_never
 
 import attrs
 from sqlalchemy import Connection
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
@@ -42,7 +42,7 @@ from latent.core.states import (
     deadlines,
 )
 from latent.core.substantiation import step
-from latent.errors import EnrolmentRefused
+from latent.errors import EnrolmentRefused, PluginError
 from latent.model import JSON, Attempt
 from latent.store import attempts, journal
 from latent.store.database import Store
@@ -99,6 +99,8 @@ class Lifecycle:
         self.setting_up = True
         self.unusable = ""
         self._agent_expected = False
+        self.kept: JSON | None = None
+        """The handle that the store had of the attempt when the controller was started."""
         self._store = store
         self._clock = clock
         self._identity = identity
@@ -114,6 +116,7 @@ class Lifecycle:
         self._attaching: dict[str, Deferred[None]] = {}
         self._at_rest: list[Deferred[None]] = []
         plugin.when_instance_changed = self._instance_changed
+        plugin.handle_keeper = self._keep
 
     @property
     def attempt(self) -> Attempt:
@@ -157,6 +160,7 @@ class Lifecycle:
         """
         self._agent_expected = True
         held, self._held = self._held or [], None
+        self.plugin.agent_attached = isinstance(self.state, Substantiated)
         done = self.apply(ev.Recovered(found))
         for work in held:
             self._soon(work)
@@ -306,8 +310,8 @@ class Lifecycle:
                 why = "its machine can't be started: this version has no latent machines (machine_name)"
                 failure = ev.Failure(ev.Fault.INFRASTRUCTURE, why, "LatentWorkerConfigurationError")
                 self.apply(ev.MachineFailed(attempt, failure))
-            case ev.StartInstance(attempt, build):
-                self._start(attempt, build)
+            case ev.StartInstance(attempt, build, again):
+                self._start(attempt, build, self.kept if again else None)
             case ev.StopInstance(attempt, fast):
                 self._running(Timer.STOP, hooks.call(self.plugin.stop_instance, fast)).addCallbacks(
                     lambda _: self._stopped(attempt), lambda f: self._stop_failed(attempt, f)
@@ -318,6 +322,7 @@ class Lifecycle:
             case ev.CheckInstance(attempt):
                 self._check(attempt)
             case ev.Accept(session):
+                self.plugin.agent_attached = True
                 self._answer_attach(session, None)
             case ev.Refuse(session, reason):
                 self._answer_attach(session, reason)
@@ -369,9 +374,10 @@ class Lifecycle:
 
         return call.addBoth(over)
 
-    def _start(self, number: int, build: str | None) -> None:
+    def _start(self, number: int, build: str | None, kept: JSON | None) -> None:
         attempt = Attempt(self.name, number)
-        self.plugin.enrolment = self._identity.enrolment(attempt)
+        self.plugin.enrolment = self._identity.enrolment(attempt, kept)
+        self.plugin.agent_attached = False
         call = hooks.call(self.plugin.start_instance, self._listener.build_for(build))
         self._running(Timer.START, call.addCallback(self._handle, attempt)).addCallbacks(
             lambda handle: self._started(attempt, *handle), lambda f: self._start_failed(attempt, f)
@@ -388,6 +394,13 @@ class Lifecycle:
         """The handle goes to disk with the event: an instance that is known to have started can be found again."""
         keep = partial(_keep_handle, attempt, handle[0]) if handle else None
         self.apply(ev.Started(attempt.number), keep)
+
+    def _keep(self, attempt: Attempt, handle: JSON) -> Deferred[None]:
+        try:
+            checked = results.handle(self.plugin, handle, "keep_handle")
+        except PluginError:
+            return fail()
+        return self._store.write(partial(_keep_handle, attempt, checked))
 
     def _moved_on(self, attempt: Attempt) -> bool:
         """Whether the plugin has begun a later attempt, so that what it says of its instance is not said of this one."""

@@ -41,7 +41,7 @@ from latent.store import attempts, builds, journal, sessions
 from latent.store.database import Store
 from latent.store.states import load
 from latent.worker import results
-from latent.worker.base import AbstractLatentWorker, AbstractWorker, ListedInstance
+from latent.worker.base import AbstractLatentWorker, AbstractWorker, ListedInstance, scope_of
 
 log = Logger()
 
@@ -258,17 +258,19 @@ class Recovery:
     async def _found(self, post: Lifecycle) -> bool | None:
         """Whether the instance of the worker's attempt is there; None if the plugin can't tell."""
         plugin = post.plugin
-        plugin.enrolment = self._identity.enrolment(post.attempt)
+        handle = next((one.handle for one in self._remains.live.get(post.name, ()) if one.attempt == post.attempt), None)
+        post.kept = handle
+        plugin.enrolment = self._identity.enrolment(post.attempt, handle)
         if isinstance(post.state, Substantiating) or post.unusable or not plugin.supports("resume_instance"):
             return None
-        handle = next((one.handle for one in self._remains.live.get(post.name, ()) if one.attempt == post.attempt), None)
         if handle is None:
             if not plugin.supports("list_instances"):
                 return None
             mine = [one for one in await self._listed(plugin) if one.attempt == post.attempt]
             if not mine:
                 return False
-            handle = mine[0].handle
+            handle = post.kept = mine[0].handle
+            plugin.enrolment = self._identity.enrolment(post.attempt, handle)
             await self._store.write(lambda conn: attempts.set_handle(conn, post.attempt, handle))
         return results.resume_result(plugin, await ask(self._clock, ANSWER_TIMEOUT, plugin.resume_instance, handle))
 
@@ -328,7 +330,7 @@ class Recovery:
         scopes: dict[str, AbstractLatentWorker] = {}
         for post in self._roster.latent():
             if not post.unusable and post.plugin.supports("list_instances"):
-                scopes.setdefault(_scope(post.plugin), post.plugin)
+                scopes.setdefault(scope_of(post.plugin), post.plugin)
         return scopes
 
     async def _condemn(self, instance: ListedInstance) -> None:
@@ -344,7 +346,7 @@ class Recovery:
 
     async def _listed(self, plugin: AbstractLatentWorker) -> list[ListedInstance]:
         """What is ours in the plugin's place, asked for once."""
-        scope = _scope(plugin)
+        scope = scope_of(plugin)
         listing = self._listings.get(scope)
         if listing is None:
             listing = self._listings[scope] = _Listing()
@@ -354,10 +356,6 @@ class Recovery:
 
 
 CANCELLED_BEFORE = "cancelled before the restart"
-
-
-def _scope(plugin: AbstractLatentWorker) -> str:
-    return f"{type(plugin).__name__} {plugin.list_scope()}"
 
 
 def _at_rest(state: State) -> bool:

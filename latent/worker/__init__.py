@@ -1,6 +1,6 @@
 """What the author of a plugin imports."""
 
-from latent.worker.base import AbstractLatentWorker, AbstractWorker, Enrolment, ListedInstance, Worker
+from latent.worker.base import AbstractLatentWorker, AbstractWorker, Enrolment, ListedInstance, ProviderStatus, Worker
 from latent.worker.build import WorkerBuild
 from latent.worker.compatible import CompatibleLatentWorkerMixin
 from latent.worker.properties import Interpolate, MissingProperty, Properties, Property, render, renderer
@@ -17,6 +17,7 @@ __all__ = [
     "MissingProperty",
     "Properties",
     "Property",
+    "ProviderStatus",
     "Shared",
     "ThreadPool",
     "Worker",

@@ -29,7 +29,7 @@ MOST_IN_POOL = 100_000
 
 UNSUPPORTED = {
     "locks": "give builds labels, and workers max_builds",
-    "keepalive_interval": "take it out: c['limits']['session_timeout'] says when a silent agent is given up",
+    "keepalive_interval": "take it out: it is a setting of c['protocols']['pb'], for all agents that speak it",
 }
 """Buildbot's keywords that mean nothing here, and what to do instead."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import field, frozen
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 
 from latent.core.states import Policy
 from latent.errors import LatentWorkerConfigurationError, LatentWorkerFailedToSubstantiate, PluginError
@@ -17,18 +17,25 @@ from latent.worker.checking import check_hooks
 from latent.worker.properties import Properties
 from latent.worker.words import shown
 
-__all__ = ["AbstractLatentWorker", "AbstractWorker", "Enrolment", "ListedInstance", "Worker"]
+__all__ = ["AbstractLatentWorker", "AbstractWorker", "Enrolment", "ListedInstance", "ProviderStatus", "Worker"]
 
 
 BUILDBOT_PROTOCOLS = ("pb", "msgpack_experimental_v7")
 """The protocols of stock `buildbot-worker` agents, as Buildbot calls them."""
+
+RECOVERY_HOOKS = ("instance_handle", "resume_instance", "list_instances", "destroy_instance")
+"""The hooks without which an instance can't be found again after a crash."""
+
+OPTIONAL_HOOKS = (*RECOVERY_HOOKS, "check_live", "provider_status")
 
 
 @frozen
 class Enrolment:
     """What the controller gives one attempt. ``idempotency_token`` is the same when a start is repeated after a crash.
 
-    ``agent_token`` opens one session, once. ``servers``: protocol -> "host:port", as an agent reaches it.
+    ``agent_token`` opens one session, once. ``servers``: protocol -> "host:port", as an agent reaches it. ``kept``: after a
+    restart of the controller, the last handle that was kept for the attempt (`AbstractLatentWorker.keep_handle`). ``tokens``:
+    the agent token of any attempt of this controller, for instances that several attempts are started with in one call.
     """
 
     attempt: Attempt
@@ -36,6 +43,8 @@ class Enrolment:
     idempotency_token: str
     agent_token: str = field(repr=False)
     servers: Mapping[str, str]
+    kept: JSON | None = None
+    tokens: Callable[[Attempt], str] | None = field(default=None, eq=False, repr=False)
 
 
 @frozen
@@ -46,6 +55,16 @@ class ListedInstance:
     handle: JSON
     controller_id: str
     created_at: float | None = None
+
+
+@frozen(kw_only=True)
+class ProviderStatus:
+    """How a provider is, in words for an operator. ``subject``: which one ("ec2 eu-west-1"). ``remedy``: if it is not well."""
+
+    subject: str
+    message: str
+    ok: bool = True
+    remedy: str = ""
 
 
 class AbstractLatentWorker(AbstractWorker):
@@ -71,6 +90,12 @@ class AbstractLatentWorker(AbstractWorker):
 
     when_instance_changed: Callable[[], None] | None = None
     """Set by the controller; see `instance_changed`."""
+
+    agent_attached: bool = False
+    """Set by the controller: whether an agent of the attempt has ever attached. If not, its instance may be no good."""
+
+    handle_keeper: Callable[[Attempt, JSON], Deferred[None]] | None = None
+    """Set by the controller; see `keep_handle`."""
 
     keywords = frozenset({"build_wait_timeout", "check_instance_interval", "start_timeout", "stop_timeout", "reattach_timeout"})
 
@@ -126,7 +151,29 @@ class AbstractLatentWorker(AbstractWorker):
         """Destroy the instance of ``handle``; idempotent, and it is confirmed to be gone when this answers."""
         raise PluginError(f"{qualified(type(self))} has no destroy_instance; make sure by hand that {shown(handle)} is gone")
 
+    def check_live(self) -> Any:
+        """Ask the provider, and change nothing there, whether it would do what the declaration wants.
+
+        An iterable of mistakes, each "what; remedy". Called by ``latent checkconfig --live`` on a worker that is set up, outside
+        any attempt. Workers that are declared alike but for their names share one call.
+        """
+        return ()
+
+    def provider_status(self) -> ProviderStatus | None:
+        """How the provider is, from what is known already: a plain function that asks nobody. Shared as `list_scope` says."""
+        return None
+
     # --- what a subclass may use ---------------------------------------------------------------------------------------------
+
+    def keep_handle(self, handle: JSON) -> Deferred[None]:
+        """Put a handle on disk at once; fires when it is there.
+
+        For a start that has to write down what it is about to ask for, so that it can be repeated or undone after a crash. The
+        next one, or what instance_handle answers, takes its place. Outside a controller nothing is kept. PluginError outside an
+        attempt, and for what JSON can't say.
+        """
+        attempt = enrolled(self, "keep_handle").attempt
+        return succeed(None) if self.handle_keeper is None else self.handle_keeper(attempt, handle)
 
     def agent_environment(self) -> dict[str, str]:
         """The variables that `latent-agent` needs to attach as this attempt.
@@ -231,10 +278,15 @@ class AbstractLatentWorker(AbstractWorker):
         )
 
     def supports(self, hook: str) -> bool:
-        """Whether the plugin has a hook of its own, one of instance_handle, resume_instance, list_instances, destroy_instance."""
-        if hook not in ("instance_handle", "resume_instance", "list_instances", "destroy_instance"):
+        """Whether the plugin has a hook of its own, one of `OPTIONAL_HOOKS`."""
+        if hook not in OPTIONAL_HOOKS:
             raise ValueError(f"{hook} is not an optional hook")
         return hook in vars(self) or getattr(type(self), hook) is not getattr(AbstractLatentWorker, hook)
+
+
+def scope_of(worker: AbstractLatentWorker) -> str:
+    """Its `list_scope`, so that no two classes say the same."""
+    return f"{type(worker).__name__} {worker.list_scope()}"
 
 
 def enrolled(worker: AbstractLatentWorker, what: str) -> Enrolment:

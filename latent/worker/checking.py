@@ -17,6 +17,8 @@ _CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "resume_instance": (("handle",), {}),
     "list_instances": ((), {}),
     "destroy_instance": (("handle",), {}),
+    "check_live": ((), {}),
+    "provider_status": ((), {}),
 }
 """How the controller calls each hook."""
 

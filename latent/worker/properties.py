@@ -176,6 +176,15 @@ def is_renderable(value: Any) -> bool:
     return not isinstance(value, type) and callable(getattr(value, "getRenderingFor", None))
 
 
+def holds_renderable(value: Any) -> bool:
+    """Whether properties decide a value, or any part of it."""
+    if is_renderable(value):
+        return True
+    if isinstance(value, Mapping):
+        return any(holds_renderable(one) for one in value.values())
+    return isinstance(value, list | tuple) and any(holds_renderable(one) for one in value)
+
+
 def properties_of(props: Any) -> Properties:
     """Properties of whatever carries some: Properties, a build, a plain mapping; None has none."""
     if isinstance(props, Properties):

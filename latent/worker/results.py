@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from latent.errors import LatentWorkerFailedToSubstantiate, PluginError
 from latent.model import JSON
-from latent.worker.base import ListedInstance
+from latent.worker.base import ListedInstance, ProviderStatus
 from latent.worker.words import kind, shown
 
 MOST_STRINGS = 100
@@ -65,14 +65,14 @@ def resume_result(worker: object, result: Any) -> bool:
     return _bool(worker, "resume_instance", result, "return True if the instance is there and yours, else False")
 
 
-def handle(worker: object, result: Any) -> JSON:
+def handle(worker: object, result: Any, hook: str = "instance_handle") -> JSON:
     """instance_handle: a JSON value, returned as it will be read back after a restart (tuples have become lists)."""
     remedy = "return what json.dumps takes: strings, numbers, booleans, None, lists, and dicts whose keys are strings"
-    _json_keys(worker, "instance_handle", result, result, remedy)
+    _json_keys(worker, hook, result, result, remedy)
     try:
         return json.loads(json.dumps(result, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
-        _wrong(worker, "instance_handle", result, remedy, f" ({error})")
+        _wrong(worker, hook, result, remedy, f" ({error})")
 
 
 def listed(worker: object, result: Any) -> tuple[ListedInstance, ...]:
@@ -86,6 +86,27 @@ def listed(worker: object, result: Any) -> tuple[ListedInstance, ...]:
             _wrong(worker, "list_instances", result, remedy, f" with {kind(item)}, {shown(item)}, in it")
         found.append(item)
     return tuple(found)
+
+
+def live_result(worker: object, result: Any) -> tuple[str, ...]:
+    """check_live: an iterable of strings; None is none."""
+    remedy = "return a list of mistakes, each 'what; remedy', [] if there are none"
+    if result is None:
+        return ()
+    if isinstance(result, str | bytes | Mapping) or not isinstance(result, Iterable):
+        _wrong(worker, "check_live", result, remedy)
+    mistakes = _items(worker, "check_live", result, remedy, most=MOST_STRINGS)
+    for item in mistakes:
+        if not isinstance(item, str):
+            _wrong(worker, "check_live", result, remedy, f" with {kind(item)}, {shown(item)}, in it")
+    return mistakes
+
+
+def provider_status(worker: object, result: Any) -> ProviderStatus | None:
+    """provider_status: a ProviderStatus, or None."""
+    if result is not None and not isinstance(result, ProviderStatus):
+        _wrong(worker, "provider_status", result, "make it a plain method that returns a latent.worker.ProviderStatus, or None")
+    return result
 
 
 def _bool(worker: object, hook: str, result: Any, remedy: str) -> bool:

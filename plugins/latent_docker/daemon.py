@@ -155,6 +155,12 @@ class Daemon:
         self.down = why
         self._failed_at = self._reactor.seconds()
 
+    def shown(self) -> str:
+        """How it was when it was last spoken to, for an operator."""
+        if self.down:
+            return f"{self.down} (tried {self._reactor.seconds() - self._failed_at:.0f} s ago)"
+        return f"{self.host}: {len(self.taken)} containers of ours"
+
     def worth_trying(self) -> bool:
         """Whether it can be reached, or could not a while ago."""
         return not self.down or self._reactor.seconds() - self._failed_at >= AGAIN

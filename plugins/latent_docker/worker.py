@@ -26,10 +26,11 @@ from latent.worker import (
     CompatibleLatentWorkerMixin,
     ListedInstance,
     MissingProperty,
+    ProviderStatus,
     discard,
     render,
 )
-from latent.worker.properties import is_renderable
+from latent.worker.properties import holds_renderable
 from latent_docker import containers, pool
 from latent_docker import recipe as options
 from latent_docker.containers import Made
@@ -168,12 +169,12 @@ class DockerLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         self.stop_grace = type(self).stop_grace if stop_grace is None else float(stop_grace)
         self.private_network = bool(private_network)
         # Where a build decides nothing, no build needs to be asked.
-        self.builds_may_be_incompatible = _holds_renderable(self.options)
+        self.builds_may_be_incompatible = holds_renderable(self.options)
         self._kept_daemons: dict[tuple[str, ...], list[Daemon]] = {}
         return super().reconfigService(name, password, **kwargs)
 
     def _check_option(self, option: str, value: Any) -> None:
-        if _holds_renderable(value) or option == "custom_context":
+        if holds_renderable(value) or option == "custom_context":
             return
         try:
             getattr(options, "hosts" if option == "docker_host" else option)(value)
@@ -293,7 +294,7 @@ class DockerLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
 
     def list_scope(self) -> str:
         hosts = self.options["docker_host"]
-        if _holds_renderable(hosts):
+        if holds_renderable(hosts):
             return f"Docker, wherever {self.name} goes"
         return "Docker " + " ".join(sorted(options.hosts(hosts)))
 
@@ -306,6 +307,19 @@ class DockerLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         daemon = self._daemon(found.host)
         await daemon.run(containers.remove, found.labels, found.container, found.volumes, 0.0, adopt=discard)
         daemon.taken.discard(Identity(found.controller_id, found.attempt, "").key)
+
+    def provider_status(self) -> ProviderStatus | None:
+        """What is on each daemon, and which can't be reached."""
+        hosts = self.options["docker_host"]
+        known = self._known_daemons() if holds_renderable(hosts) else self._daemons_at(options.hosts(hosts))
+        daemons = sorted(known, key=lambda daemon: daemon.host)
+        if not daemons:
+            return None
+        told = "; ".join(daemon.shown() for daemon in daemons)
+        if all(not daemon.down for daemon in daemons):
+            return ProviderStatus(subject="Docker", message=told)
+        remedy = "start it" if len(daemons) == 1 else "start those that are away; meanwhile the others get the containers"
+        return ProviderStatus(subject="Docker", message=told, ok=False, remedy=remedy)
 
     # --- starting ------------------------------------------------------------------------------------------------------------
 
@@ -346,7 +360,7 @@ class DockerLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
 
     def _whose_fault(self, error: LatentWorkerConfigurationError, *involved: str) -> LatentError:
         """The declaration's, unless it lets the build decide what went wrong."""
-        if any(_holds_renderable(self.options[option]) for option in involved):
+        if any(holds_renderable(self.options[option]) for option in involved):
             return LatentWorkerCannotSubstantiate(str(error))
         return error
 
@@ -419,28 +433,19 @@ class DockerLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         return {daemon for daemons in self._kept_daemons.values() for daemon in daemons}
 
     def _daemons(self, recipe: Recipe) -> list[Daemon]:
-        if _holds_renderable(self.options["docker_host"]):
+        if holds_renderable(self.options["docker_host"]):
             _remember_hosts(Path(self.state_dir), recipe.hosts)
         return self._daemons_at(recipe.hosts)
 
     async def _all_daemons(self) -> list[Daemon]:
         """All that an instance of this worker can be at."""
         hosts = self.options["docker_host"]
-        if not _holds_renderable(hosts):
+        if not holds_renderable(hosts):
             return self._daemons_at(options.hosts(hosts))
         remembered = _remembered_hosts(Path(self.state_dir))
         with contextlib.suppress(MissingProperty, ConfigError):  # only a build knows
             remembered += options.hosts(await render(hosts, self.properties))
         return [self._daemon(host) for host in dict.fromkeys(remembered)]
-
-
-def _holds_renderable(value: Any) -> bool:
-    """Whether a build's properties decide a value, or part of it."""
-    if is_renderable(value):
-        return True
-    if isinstance(value, Mapping):
-        return any(_holds_renderable(one) for one in value.values())
-    return isinstance(value, list | tuple) and any(_holds_renderable(one) for one in value)
 
 
 def _teller(build: Any) -> Callable[[str], None]:

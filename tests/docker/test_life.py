@@ -313,6 +313,11 @@ async def test_daemons_as_a_pool(engine: Engine, made: Make) -> None:
     assert any("skipped: no Docker daemon answers at unix:///nowhere.sock" in line for line in detail)
     assert any("unix:///nowhere.sock" in line for line in told)
     await workers[1].up()
+    status = workers[0].provider_status()
+    assert status is not None
+    assert not status.ok
+    assert "no Docker daemon answers at unix:///nowhere.sock" in status.message
+    assert f"{engine.url}: 2 containers of ours" in status.message
     with pytest.raises(LatentWorkerCapacityError, match="2 containers, as many as max_containers"):
         await workers[2].up()
     await workers[2].down()

@@ -36,10 +36,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 PLUGINS_MAY_IMPORT = {"worker", "errors", "model", "testing"}
 
-# Rooms inside this room do not know one another: a gateway speaks one protocol.
+# Rooms inside this room do not know one another: a gateway speaks one protocol. What all of them need lies beside them.
 APART = "gateways"
-# What those of one kind share; it knows none of them.
-SHARED = "rpc"
+# "rpc" is what those that speak gRPC share.
+SHARED = {"environment", "ports", "rpc"}
 
 IMPURE = {
     *("asyncio", "concurrent", "multiprocessing", "os", "pathlib", "queue", "random", "secrets", "select", "selectors"),
@@ -126,7 +126,7 @@ def judge(path: Path, target: str) -> Iterator[str]:
     elif room not in MAY_IMPORT:
         yield f"{room} is a room that tests/house/arrows.py does not know; say there what it may import"
     elif aim == room:
-        if room == APART and len(path.parts) > 3 and len(rest) > 1 and rest[1] not in (path.parts[2], SHARED):
+        if room == APART and len(path.parts) > 3 and len(rest) > 1 and rest[1] not in {path.parts[2], *SHARED}:
             yield f"gateways/{path.parts[2]} imports gateways/{rest[1]}; gateways do not know one another"
     elif aim in MAY_IMPORT and aim not in MAY_IMPORT[room]:
         yield f"{room} imports {aim}; it may import {_listed(MAY_IMPORT[room]) or 'no other room'}"

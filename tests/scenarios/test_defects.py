@@ -191,7 +191,10 @@ def test_the_missing_timer_of_a_start_that_was_given_up_is_given_up_too(tmp_path
 
 def test_every_worker_class_that_is_offered_can_be_constructed() -> None:
     """A name, a password and what the class itself requires are enough, and make a worker with a policy. (defect 9)"""
-    required = {"DockerLatentWorker": {"image": "debian:12"}}
+    required = {
+        "DockerLatentWorker": {"image": "debian:12"},
+        "EC2LatentWorker": {"instance_type": "m7i.large", "ami": "ami-1", "region": "eu-west-1"},
+    }
     offered = [getattr(plugins.worker, name) for name in dir(plugins.worker) if not name.startswith("_")]
     assert offered
     for cls in offered:

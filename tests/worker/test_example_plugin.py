@@ -42,6 +42,8 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(site)
     monkeypatch.delitem(sys.modules, "latent_command", raising=False)
     importlib.invalidate_caches()
+    # What the process has read of what is installed, if it does so now, is not to outlive this test.
+    monkeypatch.setattr(plugins.worker, "_known", plugins.worker._known)
     return Namespace("latent.worker", plugins._check_worker).CommandLatentWorker
 
 

@@ -17,9 +17,10 @@ from latent.controller.clock import Clock, Wait
 from latent.errors import EnrolmentRefused
 from latent.gateways.buildbot import translate
 from latent.gateways.buildbot.command import ConnectionGone
-from latent.gateways.buildbot.ports import Dispatcher, Link, Session, Sessions
+from latent.gateways.buildbot.ports import Link, Session
 from latent.gateways.buildbot.run import Desk, Run
 from latent.gateways.buildbot.workspace import Workspace
+from latent.gateways.ports import Dispatcher, Sessions
 from latent.model import Lease
 
 T = TypeVar("T")

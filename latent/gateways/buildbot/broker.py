@@ -17,6 +17,7 @@ from twisted.spread import pb
 from twisted.spread.jelly import globalSecurity
 
 from latent.gateways.buildbot.listener import MESSAGE_LIMIT, STRANGER_LIMIT, Listener, address_of
+from latent.gateways.buildbot.valve import Valve
 
 log = Logger()
 
@@ -51,6 +52,7 @@ class Broker(pb.Broker):
 
     factory: BrokerFactory  # type: ignore[assignment]  # there it is None, for want of a type
     transport: Any
+    valve: Valve
 
     def __init__(self, security: Any) -> None:
         super().__init__(isClient=False, security=security)
@@ -68,6 +70,7 @@ class Broker(pb.Broker):
         self.factory.listener.came(self)
         if self.why_lost:
             return
+        self.valve = Valve(self)
         super().connectionMade()
 
     def logged_in(self) -> None:
@@ -138,6 +141,7 @@ Login = Callable[[Broker, str, Callable[[str], bool], Any], Any]
 class BrokerFactory(ServerFactory[Broker]):
     """Every connection begins with `Root`."""
 
+    noisy = False
     unsafeTracebacks = False
 
     def __init__(self, listener: Listener, login: Login) -> None:

@@ -22,6 +22,9 @@ RC_PATIENCE = 5.0
 INTERRUPT_GRACE = 30.0
 """Seconds that an agent has to end a command; then its connection is closed, which ends whatever it runs."""
 
+REASON_LIMIT = 1000
+"""Characters that are kept of what an agent says of the end of a command."""
+
 _KILLED = re.compile(r"^process killed by signal (\d+)$", re.MULTILINE)
 
 TEXTS = ("stdout", "stderr", "header")
@@ -43,9 +46,9 @@ class CommandEnd:
 
 
 class Command:
-    """``wrote(stream, text, log)`` hears of output; ``log`` is the name of a further log file, else ""."""
+    """``wrote(stream, text)`` hears of output."""
 
-    def __init__(self, link: Link, clock: Clock, slot: int, command_id: str, wrote: Callable[[str, str, str], None]) -> None:
+    def __init__(self, link: Link, clock: Clock, slot: int, command_id: str, wrote: Callable[[str, str], None]) -> None:
         self._link = link
         self._clock = clock
         self._slot = slot
@@ -81,24 +84,22 @@ class Command:
         if self._over is None:
             return
         if key in TEXTS:
-            if key == "header" and (found := _KILLED.search(value)):
-                self._killed_by = found[1]
-            self._wrote(key, value, "")
-        elif key == "log":
-            name, text = value
-            self._wrote("log", text, name)
+            # The last: a command's text is told in a header too, and may have anything in it.
+            if key == "header" and (found := _KILLED.findall(value)):
+                self._killed_by = found[-1]
+            self._wrote(key, value)
         elif key == "rc":
             self._rc = value
             if self._completed:
                 self._end()
         elif key == "failure_reason":
-            self._reason = value
+            self._reason = value[:REASON_LIMIT]
 
     def completed(self, error: str) -> None:
         if self._over is None or self._completed:
             return
         self._completed = True
-        self._error = error
+        self._error = error[:REASON_LIMIT]
         if self._rc is not None or error:
             self._end()
         else:

@@ -7,9 +7,6 @@ from latent.model import LogLine
 PIECE = 64 * 1024
 """Characters of one line that are kept as one; a longer line is cut into pieces."""
 
-LOG_STREAM = "stdout"
-"""Where lines of further log files go, after the file's name."""
-
 
 class StepLines:
     """The lines of one step. Text may be cut anywhere between two calls of `feed`."""
@@ -18,21 +15,21 @@ class StepLines:
         self._uuid = step_uuid
         self._piece = piece
         self._number = 0
-        self._rests: dict[tuple[str, str], str] = {}
+        self._rests: dict[str, str] = {}
 
-    def feed(self, stream: str, text: str, elapsed: float, log: str = "") -> list[LogLine]:
-        """The lines that are complete. ``elapsed``: seconds since the step began; ``log``: the name of a further log file."""
-        *complete, rest = (self._rests.get((stream, log), "") + text).split("\n")
+    def feed(self, stream: str, text: str, elapsed: float) -> list[LogLine]:
+        """The lines that are complete. ``elapsed``: seconds since the step began."""
+        *complete, rest = (self._rests.get(stream, "") + text).split("\n")
         # What was split off with its "\r" is a line's end; a "\r" elsewhere is part of the line.
         pieces = [piece for line in complete for piece in self._pieces(line.removesuffix("\r"))]
         *full, rest = self._pieces(rest)
-        self._rests[stream, log] = rest
-        return [self._line(stream, piece, elapsed, log) for piece in pieces + full]
+        self._rests[stream] = rest
+        return [self._line(stream, piece, elapsed) for piece in pieces + full]
 
     def close(self, elapsed: float) -> list[LogLine]:
         """The lines that have no end."""
         rests, self._rests = self._rests, {}
-        return [self._line(stream, rest, elapsed, log) for (stream, log), rest in rests.items() if rest]
+        return [self._line(stream, rest, elapsed) for stream, rest in rests.items() if rest]
 
     def _pieces(self, line: str) -> list[str]:
         """At least one; each but the last is full."""
@@ -40,9 +37,7 @@ class StepLines:
             return [line]
         return [line[start : start + self._piece] for start in range(0, len(line), self._piece)]
 
-    def _line(self, stream: str, text: str, elapsed: float, log: str) -> LogLine:
-        if log:
-            stream, text = LOG_STREAM, f"{log}: {text}"
+    def _line(self, stream: str, text: str, elapsed: float) -> LogLine:
         line = LogLine(step_uuid=self._uuid, line=self._number, time=elapsed, stream=stream, text=text)
         self._number += 1
         return line

@@ -22,7 +22,7 @@ STRANGER_LIMIT = 8 * 1024
 """Bytes that may come in one piece from someone who has not logged in."""
 
 MESSAGE_LIMIT = 4 * 1024 * 1024
-"""Bytes of one message of an agent. Agents send their output in pieces of at most 64 Ki characters."""
+"""Bytes of one message of an agent."""
 
 
 class Connection(Protocol):

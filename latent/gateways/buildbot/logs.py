@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 
 from latent.controller.clock import Clock, Wait
 from latent.errors import NotYourRun, StoreError
-from latent.gateways.buildbot.ports import Dispatcher, Session
+from latent.gateways.buildbot.ports import Session
+from latent.gateways.ports import Dispatcher
 from latent.model import LogLine
 
 log = Logger()

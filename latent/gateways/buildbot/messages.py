@@ -19,8 +19,9 @@ from latent.gateways.buildbot.ports import MSGPACK, Receiver
 log = Logger()
 
 SETTINGS = {
-    # A stock agent loses parts of lines that are longer than this, so it is more than it gets from a program at a time.
-    "max_line_length": 256 * 1024,
+    # Characters. A stock agent cuts lines that are longer, and loses some at the cut; what it sends at once is no longer, and
+    # has to be a message of at most `listener.MESSAGE_LIMIT` bytes.
+    "max_line_length": 1_000_000,
     "newline_re": r"\r\n|\r(?=.)",
     "buffer_size": 64 * 1024,
     "buffer_timeout": 0.5,
@@ -132,7 +133,7 @@ class MsgpackLink:
         error = message.get("args")
         receiver = self._receivers.pop(str(message.get("command_id")), None)
         if receiver is not None:
-            receiver.completed("" if error is None else str(error)[:1000])
+            receiver.completed("" if error is None else str(error))
 
     def _answer(self, number: int, result: Any = None, *, is_exception: bool = False) -> None:
         message = {"op": "response", "seq_number": number, "result": result}
@@ -209,10 +210,6 @@ def _checked(key: str, value: Any) -> Any:
     """The value of an update as `ports.Receiver` takes it."""
     if key in TEXTS:
         return _text(key, value)
-    if key == "log":
-        if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], str):
-            raise ProtocolError("log is a name and a text")
-        return value[0], _text(key, value[1])
     if key == "failure_reason" and not isinstance(value, str):
         raise ProtocolError("failure_reason is a string")
     if key == "rc" and type(value) is not int:

@@ -158,12 +158,7 @@ class PbLink:
         return _call(self._mind, "shutdown")
 
     def pause(self, paused: bool) -> None:
-        if self.why_lost:
-            return
-        if paused:
-            self._broker.transport.pauseProducing()
-        else:
-            self._broker.transport.resumeProducing()
+        self._broker.valve.pause(paused)
 
     def drop(self, reason: str) -> None:
         self._broker.drop(reason)
@@ -191,10 +186,6 @@ def _text(value: Any) -> str:
 def _checked(key: str, value: Any) -> tuple[str, Any]:
     if key in TEXTS or key == "failure_reason":
         return key, _text(value)
-    if key == "log":
-        if not isinstance(value, list | tuple) or len(value) != 2:
-            raise MalformedCall("log is a name and a text")
-        return key, (_text(value[0]), _text(value[1]))
     if key == "rc" and type(value) is not int:
         raise MalformedCall("rc is a number")
     return key, value
@@ -203,4 +194,4 @@ def _checked(key: str, value: Any) -> tuple[str, Any]:
 def _error(failure: Any) -> str:
     """What a failure that came over the wire says."""
     told = getattr(failure, "value", failure)
-    return _text(told)[:1000] if isinstance(told, str | bytes) else type(failure).__name__
+    return _text(told) if isinstance(told, str | bytes) else type(failure).__name__

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
 from latent.config.protocols import MSGPACK, PB
-from latent.model import JSON, Lease, LogLine, Outcome, StepState
 
-__all__ = ["MSGPACK", "PB", "Dispatcher", "Earlier", "Link", "Receiver", "Session", "Sessions", "Value", "Workers"]
-
-Answer = Coroutine[Deferred[Any], Any, Any]
+__all__ = ["MSGPACK", "PB", "Earlier", "Link", "Receiver", "Session", "Value", "Workers"]
 
 Value = Any
-"""What comes with an update: text of stdout, stderr and header; (name, text) of log; a number of rc and elapsed; or text."""
+"""What comes with an update: a number of rc, text of stdout, stderr, header and failure_reason; of any other key anything."""
 
 
 class Receiver(Protocol):
@@ -96,36 +93,6 @@ class Session(Protocol):
     def earlier(self) -> Sequence[Earlier]: ...
 
     def when_closed(self) -> Deferred[str]: ...
-
-
-class Sessions(Protocol):
-    """Who is attached. `enrol` and `attach` raise EnrolmentRefused."""
-
-    def enrol(self, token: str, protocol: str, session_id: int | None = None, *, worker: str | None = None) -> Answer: ...
-
-    def attach(self, session: Any, *, capacity: int, labels: Mapping[str, str], info: Mapping[str, JSON]) -> Answer: ...
-
-    def touch(self, session: Any) -> None: ...
-
-    def close(self, session: Any, reason: str) -> Answer: ...
-
-
-class Dispatcher(Protocol):
-    """Who works on what. A run that is over or another session's is NotYourRun."""
-
-    def next_lease(self, session: Any) -> Deferred[Lease]: ...
-
-    def activate(self, session: Any, run_id: int, at: float) -> Answer: ...
-
-    def renew(self, session: Any, run_id: int) -> None: ...
-
-    def step_changed(self, session: Any, run_id: int, state: StepState) -> Answer: ...
-
-    def logged(self, session: Any, run_id: int, lines: Sequence[LogLine]) -> Answer: ...
-
-    def finished(self, session: Any, run_id: int, outcome: Outcome, at: float) -> Answer: ...
-
-    def cancelled(self, session: Any, run_id: int) -> Deferred[bool]: ...
 
 
 class Workers(Protocol):

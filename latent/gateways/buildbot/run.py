@@ -15,9 +15,10 @@ from latent.gateways.buildbot import translate
 from latent.gateways.buildbot.command import Command, ConnectionGone
 from latent.gateways.buildbot.lines import StepLines
 from latent.gateways.buildbot.logs import LogPipe
-from latent.gateways.buildbot.ports import Dispatcher, Link, Session
+from latent.gateways.buildbot.ports import Link, Session
 from latent.gateways.buildbot.translate import Ended, Place
 from latent.gateways.buildbot.workspace import Workspace
+from latent.gateways.ports import Dispatcher
 from latent.model import Lease, Outcome, Result, Step, StepState, StepStatus
 
 log = Logger()
@@ -130,8 +131,8 @@ class Run:
         def elapsed() -> float:
             return max(0.0, desk.clock.seconds() - started)
 
-        def wrote(stream: str, text: str, name: str) -> None:
-            self._log.write(lines.feed(stream, text, elapsed(), name))
+        def wrote(stream: str, text: str) -> None:
+            self._log.write(lines.feed(stream, text, elapsed()))
 
         how = Ended(exit_code=None, error="stopped before it began", stopped=True)
         try:

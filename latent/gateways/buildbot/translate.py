@@ -10,6 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from latent.errors import ProtocolError
+from latent.gateways.environment import environment_of
 from latent.model import JSON, Lease, Outcome, Result, Step
 
 ORPHAN_GRACE = 300.0
@@ -17,6 +18,9 @@ ORPHAN_GRACE = 300.0
 
 CANNOT_RUN = 126
 """Exit code of a step that could not be started, as a shell has it."""
+
+KILLED = -1
+"""The exit code that an agent reports of whatever a signal ended."""
 
 SECRETS = ("WORKERPASS", "LATENT_TOKEN", "LATENT_SERVER", "WOODPECKER_AGENT_SECRET")
 """Variables of the agent's that its steps do not get."""
@@ -98,21 +102,7 @@ def _command(command: str | tuple[str, ...], where: Place) -> str | list[str]:
 
 def _environment(step: Step, lease: Lease, attempt: int | None, folder: str) -> dict[str, str | None]:
     """What the step finds beside the agent's own environment. None: it does not find that."""
-    env = {
-        "CI": "latent",
-        "CI_REPO": lease.builder,
-        "CI_PIPELINE_NUMBER": str(lease.build_id),
-        "CI_WORKFLOW_NAME": lease.builder,
-        "CI_WORKFLOW_NUMBER": str(lease.run_id),
-        "CI_SYSTEM_NAME": "latent",
-        "CI_STEP_NAME": step.name,
-        "LATENT_BUILD_ID": str(lease.build_id),
-        "LATENT_RUN_ID": str(lease.run_id),
-        "LATENT_WORKER": lease.worker,
-        "LATENT_ATTEMPT": "" if attempt is None else str(attempt),
-        **step.env,
-        "CI_WORKSPACE": folder,
-    }
+    env = {**environment_of(lease, attempt), "CI_STEP_NAME": step.name, **step.env, "CI_WORKSPACE": folder}
     # A stock agent puts its own variables in place of ${...} in a value, and nothing in place of ${}.
     return dict.fromkeys(SECRETS) | {name: value.replace("${", "$${}{") for name, value in env.items()}
 
@@ -146,9 +136,9 @@ def ended(step: Step, rc: int | None, reason: str, error: str, killed_by: str, s
         return Ended(exit_code=CANNOT_RUN if rc is None else rc, error=f"can't be carried out: {error}")
     if rc is None:
         return Ended(exit_code=CANNOT_RUN, error="the agent did not say how it ended")
-    if rc and (killed_by or reason):
-        return Ended(exit_code=rc, error=f"killed by signal {killed_by}" if killed_by else reason)
-    return Ended(exit_code=rc)
+    if rc == KILLED and killed_by:
+        return Ended(exit_code=rc, error=f"killed by signal {killed_by}")
+    return Ended(exit_code=rc, error=reason if rc else "")
 
 
 def outcome(bad: tuple[Step, Ended] | None, stopped: str) -> Outcome:

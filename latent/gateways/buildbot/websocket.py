@@ -23,6 +23,7 @@ from latent.errors import EnrolmentRefused, ProtocolError, StoreError
 from latent.gateways.buildbot.attendance import Attendance
 from latent.gateways.buildbot.listener import MESSAGE_LIMIT, STRANGER_LIMIT, Listener, address_of
 from latent.gateways.buildbot.messages import MsgpackLink
+from latent.gateways.buildbot.valve import Valve
 
 log = Logger()
 
@@ -33,6 +34,7 @@ def factory(listener: Listener, reactor: Any) -> WebSocketServerFactory:
     txaio.config.loop = reactor  # type: ignore[attr-defined]  # it is there once autobahn is imported
 
     made = WebSocketServerFactory(server="latent", reactor=reactor)
+    made.noisy = False
     made.protocol = partial(Connection, listener)  # type: ignore[assignment]  # whatever makes a protocol will do
     made.setProtocolOptions(
         webStatus=False,
@@ -52,6 +54,7 @@ class Connection(WebSocketServerProtocol):
     """One connection; `latent.gateways.buildbot.messages.Carrier`."""
 
     transport: Any
+    valve: Valve
 
     def __init__(self, listener: Listener) -> None:
         super().__init__()
@@ -103,12 +106,7 @@ class Connection(WebSocketServerProtocol):
             self.transport.abortConnection()
 
     def pause(self, paused: bool) -> None:
-        if self.why_lost:
-            return
-        if paused:
-            self.transport.pauseProducing()
-        else:
-            self.transport.resumeProducing()
+        self.valve.pause(paused)
 
     # --- the login -----------------------------------------------------------------------------------------------------------
 
@@ -133,6 +131,7 @@ class Connection(WebSocketServerProtocol):
 
     def onOpen(self) -> None:
         self.opened = True
+        self.valve = Valve(self)
         self.listener.known(self)
         if self.attendance is not None:
             received = Deferred.fromCoroutine(self.listener.door.receive(self.attendance))

@@ -42,7 +42,7 @@ class Workspace:
 
     async def _clear(self) -> str:
         said: list[str] = []
-        command = Command(self._link, self._clock, self._slot, self._command_id, lambda stream, text, name: said.append(text))
+        command = Command(self._link, self._clock, self._slot, self._command_id, lambda stream, text: said.append(text))
         # PB's agent asks for dir, msgpack's for paths.
         args = {"dir": self._folder, "paths": [self._folder], "timeout": SILENCE, "logEnviron": False}
         end = await command.run("rmdir", args)

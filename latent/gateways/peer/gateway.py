@@ -18,9 +18,9 @@ from twisted.logger import Logger
 
 from latent.controller.clock import Clock
 from latent.gateways.peer.handlers import Handlers
-from latent.gateways.peer.ports import Dispatcher, Sessions
 from latent.gateways.peer.refusal import Code, Refusal, refusal, starting, stopping
 from latent.gateways.peer.tokens import Tokens
+from latent.gateways.ports import Dispatcher, Sessions
 from latent.gateways.rpc.listening import OPTIONS, check_free, listen
 from latent.wire import calls
 

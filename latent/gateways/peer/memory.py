@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from attrs import define, field
 
-from latent.gateways.peer.ports import Session
+from latent.gateways.ports import Session
 from latent.model import Lease, LogLine, Recollection, StepState, StepStatus
 
 KEPT = 300.0

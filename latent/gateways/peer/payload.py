@@ -16,6 +16,7 @@ import json
 import math
 import shlex
 
+from latent.gateways.environment import environment_of
 from latent.model import JSON, Lease, Step
 from latent.wire import peer_pb2 as pb
 
@@ -38,25 +39,9 @@ def _document(lease: Lease, attempt: int | None) -> JSON:
         "attempt": attempt,
         "timeout": lease.timeout,
     }
-    environment = _environment(lease, attempt)
+    environment = environment_of(lease, attempt)
     stages = [{"steps": [_step(uuid, step, environment)]} for uuid, step in lease.steps]
     return {"pipeline": stages, "network": "", "volume": "", "secrets": [], "latent": about}
-
-
-def _environment(lease: Lease, attempt: int | None) -> dict[str, str]:
-    """What every step finds; a stock agent stops with an error when CI_REPO and CI_PIPELINE_NUMBER have no place to be."""
-    return {
-        "CI": "latent",
-        "CI_REPO": lease.builder,
-        "CI_PIPELINE_NUMBER": str(lease.build_id),
-        "CI_WORKFLOW_NAME": lease.builder,
-        "CI_WORKFLOW_NUMBER": str(lease.run_id),
-        "CI_SYSTEM_NAME": "latent",
-        "LATENT_BUILD_ID": str(lease.build_id),
-        "LATENT_RUN_ID": str(lease.run_id),
-        "LATENT_WORKER": lease.worker,
-        "LATENT_ATTEMPT": "" if attempt is None else str(attempt),
-    }
 
 
 def _step(uuid: str, step: Step, environment: dict[str, str]) -> JSON:

@@ -89,7 +89,7 @@ class Far(Wire):
         super().connectionMade()
         near = self.near
         self.other, near.other = near, self
-        if near.transport.disconnected if hasattr(near.transport, "disconnected") else False:
+        if near not in self.network.wires:  # it was cut before it got through
             self.transport.abortConnection()
         for data in near.waiting:
             self.transport.write(data)

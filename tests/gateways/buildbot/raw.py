@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.spread import pb
+from twisted.spread.banana import Banana
 
 from latent.gateways.buildbot.broker import answer
 
@@ -262,3 +263,13 @@ class PbAgent:
             broker.notifyOnDisconnect(lambda: lost.callback(None))
             broker.transport.abortConnection()
             await lost
+
+
+def pb_message(target, name):
+    """A call that wants an answer, as bytes."""
+    written = []
+    encoder = Banana(isClient=False)
+    encoder.setPrefixLimit(64)
+    encoder._selectDialect(b"pb")
+    encoder._encode([b"message", 1, target.encode(), name.encode(), 1, [b"tuple"], [b"dictionary"]], written.append)
+    return b"".join(written)

@@ -110,11 +110,6 @@ class Site:
     async def detached(self, worker):
         return await until(lambda: not self.status(worker).session)
 
-    async def ended(self, build):
-        """Until the store has the end of the build's first run: a session is gone before that is on disk."""
-        while (await self.runs(build))[0].run.ended_at is None:
-            await sleep()
-
     async def running(self, build):
         """Until a step of the build has said that it runs; its text."""
 

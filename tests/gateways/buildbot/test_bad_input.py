@@ -26,6 +26,7 @@ from tests.gateways.buildbot.raw import (
     connected,
     frame,
     msgpack_agent,
+    pb_message,
     upgrade,
 )
 from tests.gateways.buildbot.site import MSGPACK, PB, sleep, until
@@ -172,7 +173,6 @@ async def test_a_huge_message_of_a_msgpack_agent(site, fragments):
         msgpack.packb({"op": "update", "seq_number": 1, "args": 7, "command_id": "x"}),
         msgpack.packb({"op": "update", "seq_number": 1, "args": [["stdout", 7]], "command_id": "x"}),
         msgpack.packb({"op": "update", "seq_number": 1, "args": [["rc", "0"]], "command_id": "x"}),
-        msgpack.packb({"op": "update", "seq_number": 1, "args": [["log", ["name"]]], "command_id": "x"}),
         msgpack.packb({"op": "update", "seq_number": 1, "args": [[7, 7]], "command_id": "x"}),
         b"\x91" * 100_000,
         b"\xdf\xff\xff\xff\xff",
@@ -278,16 +278,16 @@ async def test_malformed_updates_of_a_pb_agent(site):
     await clearing[0][0].callRemote("complete", None)
     port, name, _ = (await until(lambda: agent.mind.started[1:2]))[0]
     assert name == "shell"
-    for bad in (None, 7, [7], [[7, 0]], [[{7: 7}, 0]], [[{"stdout": 7}, 0]], [[{"rc": "0"}, 0]], [[{"log": "x"}, 0]], [[]]):
+    for bad in (None, 7, [7], [[7, 0]], [[{7: 7}, 0]], [[{"stdout": 7}, 0]], [[{"rc": "0"}, 0]], [[]]):
         with pytest.raises(pb.RemoteError):
             await port.callRemote("update", bad)
-    await port.callRemote("update", [[{"stdout": "hel"}, 0], [{"stdout": b"lo\n"}, 0], [{"log": ("extra", "line\n")}, 0]])
+    await port.callRemote("update", [[{"stdout": "hel"}, 0], [{"stdout": b"lo\n"}, 0]])
     await port.callRemote("update", [[{"header": "x\n", "elapsed": 1.0, "unknown": None}, 0]])
     # The exit code comes last, for once.
     await port.callRemote("complete", None)
     await port.callRemote("update", [[{"rc": 0}, 0]])
     assert (await site.finished(build)).result is Result.SUCCESS
-    assert site.lines(await site.run_of(build)) == ["hello", "extra: line"]
+    assert site.lines(await site.run_of(build)) == ["hello"]
     await agent.close()
 
 
@@ -349,4 +349,35 @@ async def test_an_agent_that_does_not_end_what_it_is_told_to(site, monkeypatch):
     assert (await site.finished(build)).result is Result.CANCELLED
     assert "interruptCommand" in agent.mind.calls
     await site.detached("plain")
+    await agent.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_msgpack_agent_that_does_not_read(site):
+    """It is not heard any more, so that answers to it don't pile up, and counts as dead soon."""
+    agent = await msgpack_agent(site.port(MSGPACK))
+    await site.attached("plain")
+    agent.transport.pauseProducing()
+    with little_memory():
+        agent.flood(HUGE, frame(msgpack.packb({"op": "nonsense", "seq_number": 1})))
+        await until(lambda: not site.status("plain").session or agent.sent >= HUGE)
+    assert agent.sent < HUGE // 4
+    agent.transport.resumeProducing()
+    await agent.until_lost()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_pb_agent_that_does_not_read(site):
+    """Nor is one heard over PB."""
+    agent = PbAgent(site.port(PB))
+    await agent.login()
+    await site.attached("plain")
+    transport = agent.factory._broker.transport
+    transport.pauseProducing()
+    agent.sent = 0
+    with little_memory():
+        Flood(agent, transport, HUGE, pb_message("root", "nonsense"))
+        await until(lambda: not site.status("plain").session or agent.sent >= HUGE)
+    assert agent.sent < HUGE // 4
+    transport.resumeProducing()
     await agent.close()

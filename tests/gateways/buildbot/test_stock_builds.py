@@ -180,6 +180,17 @@ async def test_a_killed_step(site, agent):
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_step_that_speaks_of_signals(site, agent):
+    """What its command says, and the agent repeats, is not taken for what the agent says of its end."""
+    said = "process killed by signal 9"
+    build = await site.submit(f"exit 2\n{said}\n", Step(name="s1", command=f"kill -TERM $$\n{said}\n", always_run=True))
+    async with agent():
+        await site.finished(build)
+        run = await site.run_of(build)
+    assert [(step.exit_code, step.error) for step in run.steps] == [(2, ""), (-1, "killed by signal 15")]
+
+
+@pytest_twisted.ensureDeferred
 async def test_much_output(site, agent):
     """Twenty thousand lines arrive once each, in order, however they were cut."""
     build = await site.submit("seq 20000; seq 3 >&2")
@@ -207,6 +218,20 @@ async def test_odd_output(site, agent):
     if stock.protocol == MSGPACK:
         # Over PB the agent itself loses parts of lines of more than 4096 characters.
         assert "".join(lines[4:]) == "y" * 100000
+
+
+@pytest_twisted.ensureDeferred
+async def test_lines_of_nearly_a_million_characters(site, agent):
+    """They arrive in pieces, wherever the agent's buffers end; so do longer ones of four bytes each, though not all of them."""
+    program = "print('x' * 101); print('y' * {0}); print(chr(0x1f600) * 1_300_000)"
+    build = await site.submit(*(["python3", "-c", program.format(count)] for count in (262_500, 999_000)))
+    async with agent() as stock:
+        done = await site.finished(build)
+        run = await site.run_of(build)
+    assert (done.result, done.attempts) == (Result.SUCCESS, 1)
+    if stock.protocol == MSGPACK:
+        found = "".join(site.lines(run))
+        assert (found.count("x"), found.count("y")) == (202, 262_500 + 999_000)
 
 
 @pytest_twisted.ensureDeferred

@@ -81,6 +81,7 @@ STEP = Step(name="s", command="x", timeout=5.0, max_time=6.0)
         ({"rc": 0}, (0, "", False, False)),
         ({"rc": 3}, (3, "", False, False)),
         ({"rc": -1, "killed_by": "9"}, (-1, "killed by signal 9", False, False)),
+        ({"rc": 3, "killed_by": "9"}, (3, "", False, False)),
         ({"rc": 0, "killed_by": "9"}, (0, "", False, False)),
         ({"rc": -1, "reason": "max_lines_failure"}, (-1, "max_lines_failure", False, False)),
         ({"rc": -1, "reason": "timeout_without_output"}, (-1, "no output for 5 s", True, False)),
@@ -152,11 +153,10 @@ def test_lines_are_the_same_however_they_are_cut(text, cuts, piece):
 
 
 def test_streams_do_not_mix():
-    """Half a line of one stream waits while another goes on; further logs are told by their names."""
+    """Half a line of one stream waits while another goes on."""
     lines = StepLines("u")
     assert lines.feed("stdout", "on", 0.0) == []
     assert [line.text for line in lines.feed("stderr", "err\n", 1.0)] == ["err"]
-    assert [(line.stream, line.text) for line in lines.feed("log", "x\n", 1.0, "extra.log")] == [("stdout", "extra.log: x")]
     assert [line.text for line in lines.feed("stdout", "e\n", 2.0)] == ["one"]
     lines.feed("header", "end", 3.0)
-    assert [(line.stream, line.text, line.line) for line in lines.close(4.0)] == [("header", "end", 3)]
+    assert [(line.stream, line.text, line.line) for line in lines.close(4.0)] == [("header", "end", 2)]

@@ -1,4 +1,4 @@
-"""What the gateway needs of the controller, as protocols; `latent.controller` has the real ones."""
+"""What gateways need of the controller, as protocols; `latent.controller` has the real ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Session(Protocol):
 class Sessions(Protocol):
     """Who is attached. `enrol`, `get`, `attach`, `resume` and `name` raise EnrolmentRefused."""
 
-    def enrol(self, token: str, protocol: str, session_id: int | None = None) -> Answer: ...
+    def enrol(self, token: str, protocol: str, session_id: int | None = None, *, worker: str | None = None) -> Answer: ...
 
     def get(self, session_id: int) -> Any: ...
 
