@@ -21,6 +21,7 @@ from latent.controller.roster import Post, Roster
 from latent.core.matching import matches
 from latent.core.planning import WORKER, Line
 from latent.core.states import Substantiated, Substantiating, SubstantiatingStarting
+from latent.killpoints import here
 from latent.model import Attempt, Build, Offer
 from latent.worker import results
 from latent.worker.properties import Properties
@@ -78,10 +79,12 @@ class Compatibility:
         properties = Properties()
         for name, value in build.request.properties.items():
             properties.setProperty(name, value, "Build")
+        here("compatibility.ask.before")
         answer: Deferred[object] = ask(self._clock, ANSWER_TIMEOUT, post.plugin.isCompatibleWithBuild, properties)
         self._calls.add(answer)
 
         def answered(result: object) -> None:
+            here("compatibility.ask.answered")
             self._calls.discard(answer)
             self._asked.get(attempt, set()).discard(build.id)
             self._answers.setdefault(attempt, {})[build.id] = result is True

@@ -23,6 +23,7 @@ from latent.controller.sessions import Session, Sessions
 from latent.core import events as ev
 from latent.core import leasing
 from latent.errors import NotYourRun, ProtocolError, StoreError
+from latent.killpoints import here
 from latent.model import (
     Attempt,
     Build,
@@ -131,6 +132,7 @@ class Dispatcher:
         if session is None or session.leaving:
             self._change(run, leasing.SessionLost("its agent went away before it was given the build"))
             return
+        here("dispatcher.offer.before")
         # What the claim took to be the attempt may have gone before its instance was there.
         run.attempt = session.attempt or 0
         self._change(run, leasing.Offered(session.id, self.lease_seconds))
@@ -143,6 +145,7 @@ class Dispatcher:
         if session is None:
             self._change(run, leasing.SessionLost("its agent was gone after a restart"))
             return
+        here("dispatcher.offer.before")
         self._change(run, leasing.Offered(session.id, max(self.lease_seconds, self.sessions.timeout)))
         session.offered.append(run.id)
         self._serve(session)
@@ -254,6 +257,7 @@ class Dispatcher:
             run = self._runs.get(session.offered.popleft())
             if run is None or run.state.session != session.id or run.state.lease is not LeaseState.PENDING:
                 continue
+            here("dispatcher.lease.before")
             run.delivered = True
             session.parked.popleft().callback(self.lease_of(run))
 
@@ -279,6 +283,7 @@ class Dispatcher:
         if run.state.lease is LeaseState.ACTIVE:
             self.renew(session, run_id)
             return
+        here("dispatcher.activate.before")
         self._change(run, leasing.Activated(session.id, self.lease_seconds))
         run.build = evolve(
             run.build,
@@ -288,6 +293,7 @@ class Dispatcher:
             reason=f"runs on {run.worker}",
         )
         await self._store.write(lambda conn: rows.activate(conn, run_id, session.id, now))
+        here("dispatcher.activate.written")
 
     def renew(self, session: Session, run_id: int) -> None:
         """The agent still has it. Raises NotYourRun."""
@@ -299,6 +305,7 @@ class Dispatcher:
         await self._known(session, run_id)
         steps = await self._store.read(lambda conn: rows.steps(conn, run_id))
         lines = await self._store.read(lambda _: self._store.logs.next_lines(run_id))
+        here("dispatcher.recall.answered")
         run = self._runs.get(run_id)
         return Recollection(lease=None if run is None else self.lease_of(run), steps=tuple(steps), lines=lines)
 
@@ -307,7 +314,9 @@ class Dispatcher:
         await self._known(session, run_id)
         if run_id not in self._runs and state.status is StepStatus.RUNNING:
             raise NotYourRun(f"run {run_id} is over: no step of it can begin")
+        here("dispatcher.step.before")
         await self._store.write(lambda conn: rows.set_step(conn, run_id, state))
+        here("dispatcher.step.written")
 
     async def logged(self, session: Session, run_id: int, lines: Sequence[LogLine]) -> None:
         """Append log lines. Raises NotYourRun, StoreError (disk full: the agent is to send them again)."""
@@ -323,6 +332,7 @@ class Dispatcher:
             await self._store.write(lambda conn: None)  # said again, perhaps while the first is on its way to the disk
             return
         run = self._owned(session, run_id)
+        here("dispatcher.finish.before")
         written = self._change(run, leasing.Finished(outcome))
         self._blame_if_not_begun(run, outcome.error or "its agent gave the build back")
         await written
@@ -384,6 +394,7 @@ class Dispatcher:
         run.state = after
         run.alarm.set(leasing.due(after))
         if after.cancelled is not None and before.cancelled is None:
+            here("dispatcher.cancel.before")
             run.build = evolve(run.build, reason=f"being stopped: {after.reason}", cancel_requested=True)
             for watcher in _drained(run.watchers):
                 watcher.callback(True)
@@ -435,8 +446,10 @@ class Dispatcher:
         if result is None:
             self._queue.put(evolve(build, cancel_requested=False))
         self._tell_worker(run, over, event)
+        here("dispatcher.end.queued")
 
         def on_disk(_: object) -> None:
+            here("dispatcher.end.written")
             for watcher in _drained(run.watchers):
                 if lost:
                     watcher.errback(lost_run(run.id, lost))

@@ -25,7 +25,8 @@ from twisted.python.failure import Failure as TwistedFailure
 from latent.controller.asking import ask
 from latent.controller.clock import Alarm, Clock
 from latent.controller.failures import failure_of
-from latent.controller.identity import Identity, token_hash
+from latent.controller.identity import Identity
+from latent.controller.journalling import Entry, keep_handle
 from latent.core import events as ev
 from latent.core import quarantine as quarantining
 from latent.core.quarantine import Quarantine
@@ -43,10 +44,10 @@ from latent.core.states import (
 )
 from latent.core.substantiation import step
 from latent.errors import EnrolmentRefused, PluginError
+from latent.killpoints import here, passing
 from latent.model import JSON, Attempt
-from latent.store import attempts, journal
+from latent.store import journal
 from latent.store.database import Store
-from latent.store.states import dump
 from latent.worker import hooks, results
 from latent.worker.base import AbstractLatentWorker
 from latent.worker.build import WorkerBuild
@@ -234,35 +235,13 @@ class Lifecycle:
         self._alarm.set(min(deadlines(self.state).values(), default=None))
         self._note_health(event)
         perform = partial(self._soon, partial(self._perform, actions, done))
-        if also is None and _is_noise(before, self.state, actions):
+        entry = Entry(self.name, now, event, before, self.state, actions, self._identity, also)
+        if entry.is_noise:
             perform()
             return
-        entry = partial(self._record, now, event, before, self.state, actions, also)
-        self._store.write(entry).addCallbacks(lambda _: perform(), partial(self._not_written, event, done))
-
-    def _record(
-        self,
-        now: float,
-        event: ev.Event,
-        before: State,
-        state: State,
-        actions: tuple[ev.Action, ...],
-        also: Callable[[Connection], object] | None,
-        conn: Connection,
-    ) -> None:
-        journal.record(conn, self.name, now, type(event).__name__, describe(event), dump(state))
-        condemned = False
-        for action in actions:
-            if isinstance(action, ev.StartInstance) and not action.again:
-                attempt = Attempt(self.name, action.attempt)
-                attempts.begin(conn, attempt, token_hash(self._identity.agent_token(attempt)), now)
-            elif isinstance(action, ev.Condemn):
-                condemned = True
-                attempts.condemn(conn, Attempt(self.name, action.attempt), action.reason, now)
-        if not condemned and (stopped := _stop_confirmed(event, before)) is not None:
-            attempts.stopped(conn, Attempt(self.name, stopped), now)
-        if also is not None:
-            also(conn)
+        here("lifecycle.event.before")
+        written = self._store.write(entry).addCallback(passing("lifecycle.event.written"))
+        written.addCallbacks(lambda _: perform(), partial(self._not_written, event, done))
 
     def _note_health(self, event: ev.Event) -> None:
         """What the last check said of the instance; of one that is going, nobody wants to know any more."""
@@ -297,6 +276,7 @@ class Lifecycle:
             except Exception:
                 # One action that fails must not take the others with it.
                 log.failure("{worker}: {action} could not be performed", worker=self.name, action=action)
+        here("lifecycle.actions.done")
         if isinstance(self.state, NotSubstantiated | ShutDown):
             resting, self._at_rest = self._at_rest, []
             for waiter in resting:
@@ -313,15 +293,15 @@ class Lifecycle:
             case ev.StartInstance(attempt, build, again):
                 self._start(attempt, build, self.kept if again else None)
             case ev.StopInstance(attempt, fast):
-                self._running(Timer.STOP, hooks.call(self.plugin.stop_instance, fast)).addCallbacks(
-                    lambda _: self._stopped(attempt), lambda f: self._stop_failed(attempt, f)
-                )
+                self._stop(attempt, fast)
             case ev.CancelCall(_, hook):
                 if (call := self._calls.get(hook)) is not None:
                     call.cancel()
+                    here("lifecycle.call.cancelled")
             case ev.CheckInstance(attempt):
                 self._check(attempt)
             case ev.Accept(session):
+                here("lifecycle.accept.before")
                 self.plugin.agent_attached = True
                 self._answer_attach(session, None)
             case ev.Refuse(session, reason):
@@ -338,6 +318,7 @@ class Lifecycle:
                 self.blame(failure.message)
             case ev.Condemn(attempt, reason):
                 log.warn("{attempt} is condemned: {reason}", attempt=Attempt(self.name, attempt), reason=reason)
+                here("lifecycle.condemn.written")
                 self._listener.condemned(Attempt(self.name, attempt))
             case ev.NotifyMissing(attempt):
                 self._listener.missing(Attempt(self.name, attempt))
@@ -347,8 +328,10 @@ class Lifecycle:
     def _set_quarantine(self, quarantine: Quarantine) -> None:
         self.quarantine = quarantine
         doc = attrs.asdict(quarantine)
-        self._store.write(lambda conn: journal.save_quarantine(conn, self.name, doc)).addErrback(
-            lambda f: log.failure("{worker}: its back-off could not be saved", failure=f, worker=self.name)
+        here("lifecycle.backoff.before")
+        self._store.write(lambda conn: journal.save_quarantine(conn, self.name, doc)).addCallbacks(
+            passing("lifecycle.backoff.written"),
+            lambda f: log.failure("{worker}: its back-off could not be saved", failure=f, worker=self.name),
         )
         self._listener.changed(self.name)
 
@@ -378,13 +361,16 @@ class Lifecycle:
         attempt = Attempt(self.name, number)
         self.plugin.enrolment = self._identity.enrolment(attempt, kept)
         self.plugin.agent_attached = False
+        here("lifecycle.start.before")
         call = hooks.call(self.plugin.start_instance, self._listener.build_for(build))
+        here("lifecycle.start.called")
         self._running(Timer.START, call.addCallback(self._handle, attempt)).addCallbacks(
             lambda handle: self._started(attempt, *handle), lambda f: self._start_failed(attempt, f)
         )
 
     def _handle(self, result: Any, attempt: Attempt) -> Deferred[tuple[JSON]] | tuple[JSON] | tuple[()]:
         """The handle, if the plugin has such a thing. It is part of the start: without it the instance can't be found again."""
+        here("lifecycle.start.answered")
         self.detail = results.start_result(self.plugin, result)
         if not self.plugin.supports("instance_handle") or self._moved_on(attempt):
             return ()
@@ -392,7 +378,8 @@ class Lifecycle:
 
     def _started(self, attempt: Attempt, *handle: JSON) -> None:
         """The handle goes to disk with the event: an instance that is known to have started can be found again."""
-        keep = partial(_keep_handle, attempt, handle[0]) if handle else None
+        here("lifecycle.handle.answered")
+        keep = partial(keep_handle, attempt, handle[0]) if handle else None
         self.apply(ev.Started(attempt.number), keep)
 
     def _keep(self, attempt: Attempt, handle: JSON) -> Deferred[None]:
@@ -400,27 +387,39 @@ class Lifecycle:
             checked = results.handle(self.plugin, handle, "keep_handle")
         except PluginError:
             return fail()
-        return self._store.write(partial(_keep_handle, attempt, checked))
+        here("lifecycle.keep.before")
+        return self._store.write(partial(keep_handle, attempt, checked)).addCallback(passing("lifecycle.keep.written"))
 
     def _moved_on(self, attempt: Attempt) -> bool:
         """Whether the plugin has begun a later attempt, so that what it says of its instance is not said of this one."""
         return self.plugin.enrolment is not None and self.plugin.enrolment.attempt != attempt
 
     def _start_failed(self, attempt: Attempt, failure: TwistedFailure) -> None:
+        here("lifecycle.start.failed")
         log.warn("{attempt}: start_instance failed: {error}", attempt=attempt, error=failure.getErrorMessage())
         self.apply(ev.StartFailed(attempt.number, failure_of(failure)))
 
+    def _stop(self, attempt: int, fast: bool) -> None:
+        here("lifecycle.stop.before")
+        call = hooks.call(self.plugin.stop_instance, fast)
+        here("lifecycle.stop.called")
+        self._running(Timer.STOP, call).addCallbacks(lambda _: self._stopped(attempt), lambda f: self._stop_failed(attempt, f))
+
     def _stopped(self, attempt: int) -> None:
+        here("lifecycle.stop.answered")
         self.apply(ev.Stopped(attempt))
 
     def _stop_failed(self, attempt: int, failure: TwistedFailure) -> None:
+        here("lifecycle.stop.failed")
         log.warn("{worker}#{attempt}: stop_instance failed: {error}", worker=self.name, attempt=attempt, error=failure.value)
         self.apply(ev.StopFailed(attempt, failure_of(failure).message))
 
     def _check(self, attempt: int) -> None:
+        here("lifecycle.check.before")
         check = ask(self._clock, CHECK_TIMEOUT, self.plugin.check_instance)
 
         def answered(result: Any) -> None:
+            here("lifecycle.check.answered")
             self._checking = None
             again, self._check_again = self._check_again, False
             good, message = (False, failure_of(result).message) if isinstance(result, TwistedFailure) else result
@@ -439,54 +438,3 @@ class Lifecycle:
             self._check_again = True  # what is being asked may have been answered before it happened
         else:
             self._check(self.state.attempt)
-
-
-def _keep_handle(attempt: Attempt, handle: JSON, conn: Connection) -> None:
-    attempts.set_handle(conn, attempt, handle)
-
-
-def _stop_confirmed(event: ev.Event, before: State) -> int | None:
-    """The attempt of which this event says that nothing is left."""
-    match event, before:
-        case ev.Stopped(attempt), _:
-            return attempt
-        case ev.Recovered(False), Insubstantiating(call=call) | InsubstantiatingSubstantiating(call=call):
-            return before.attempt if call.hook is Timer.STOP else None
-        case _:
-            return None
-
-
-def _is_noise(before: State, after: State, actions: tuple[ev.Action, ...]) -> bool:
-    """Whether nothing but the next check changed: checks come every few seconds and would bury the journal."""
-    if any(not isinstance(action, ev.CheckInstance) for action in actions):
-        return False
-    if before is after:
-        return True
-    if isinstance(before, SubstantiatingStarting) and isinstance(after, SubstantiatingStarting):
-        return attrs.evolve(before, check_deadline=None) == attrs.evolve(after, check_deadline=None)
-    if isinstance(before, Substantiated) and isinstance(after, Substantiated):
-        return attrs.evolve(before, check_deadline=None) == attrs.evolve(after, check_deadline=None)
-    return False
-
-
-def describe(event: ev.Event) -> JSON:
-    """An event's fields as JSON, for the journal. What the machine calls a build is a run of it, by its id."""
-    doc: dict[str, JSON] = {}
-    for field in attrs.fields(type(event)):
-        value = getattr(event, field.name)
-        if field.name == "build":
-            doc["run"] = value
-            continue
-        match value:
-            case ev.Failure():
-                doc[field.name] = value.message
-                doc["fault"] = value.fault.value
-                doc["kind"] = value.kind
-            case Timer():
-                doc[field.name] = value.value
-            case None | bool() | int() | float() | str():
-                doc[field.name] = value
-            case _:
-                # A policy is the declaration's and stands there.
-                continue
-    return doc

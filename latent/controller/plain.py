@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from latent.controller.clock import Clock
 from latent.core import quarantine as quarantining
 from latent.core.quarantine import Quarantine
+from latent.killpoints import here, passing
 from latent.store import journal
 from latent.store.database import Store
 from latent.worker.base import AbstractWorker
@@ -95,7 +96,9 @@ class PlainWorker:
     def _set_quarantine(self, quarantine: Quarantine) -> None:
         self.quarantine = quarantine
         doc = attrs.asdict(quarantine)
-        self._store.write(lambda conn: journal.save_quarantine(conn, self.name, doc)).addErrback(
-            lambda f: log.failure("{worker}: its back-off could not be saved", failure=f, worker=self.name)
+        here("plain.backoff.before")
+        self._store.write(lambda conn: journal.save_quarantine(conn, self.name, doc)).addCallbacks(
+            passing("plain.backoff.written"),
+            lambda f: log.failure("{worker}: its back-off could not be saved", failure=f, worker=self.name),
         )
         self._changed(self.name)

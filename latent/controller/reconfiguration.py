@@ -33,6 +33,7 @@ from latent.controller.roster import Roster
 from latent.controller.scheduler import Scheduler
 from latent.core import events as ev
 from latent.core.states import NotSubstantiated, ShutDown, Substantiated, SubstantiatingStarting
+from latent.killpoints import here
 from latent.worker.base import AbstractWorker
 
 log = Logger()
@@ -112,8 +113,10 @@ class Reconfiguration:
             return what
         old = post.plugin.declaration
         args, kwargs = plugin.arguments
+        here("reconfiguration.change.before")
         try:
             await ask(self._clock, SET_UP_TIMEOUT, post.plugin.reconfigService, *args, **kwargs)
+            here("reconfiguration.change.answered")
         except Exception as error:
             log.failure("{worker}: reconfigService failed", worker=name)
             post.unusable = f"reconfigService failed: {explained(error)}"

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from latent.controller.clock import Clock
 from latent.controller.roster import Roster
 from latent.errors import NotFound
+from latent.killpoints import here, passing
 from latent.model import Build, BuildRequest, Run, RunStatus
 from latent.store import builds, dispatches, owners, runs_sql
 from latent.store.database import Store
@@ -64,7 +65,9 @@ class Records:
     async def adopt(self, runs: Sequence[Run], *, new_ids: bool = False) -> Runs:
         """See `latent.store.runs.RunStore.adopt`."""
         wanted = adoptable(runs, new_ids=new_ids)
-        return await self._store.write(lambda conn: runs_sql.adopt(conn, wanted, new_ids=new_ids))
+        adopted = await self._store.write(lambda conn: runs_sql.adopt(conn, wanted, new_ids=new_ids))
+        here("records.adopt.written")
+        return adopted
 
     async def dispatch(self, request: BuildRequest) -> DispatchDetails:
         """Carry the request out on the machine that its `Dispatch` names, unless that has it already.
@@ -78,7 +81,9 @@ class Records:
         needs = evolve(request.requirements, workers=frozenset(workers))
         request = evolve(request, requirements=needs)
         now = self._clock.seconds()
+        here("records.dispatch.before")
         found = await self._store.write(lambda conn: dispatches.dispatch(conn, request, workers, now))
+        here("records.dispatch.written")
         id = found.build_id
         if id is None:
             return DispatchDetails(outcome=found.outcome, build=None, run=found.run)
@@ -104,6 +109,7 @@ class Records:
         """End runs that other processes have put into the store and do not carry out any more: they would hold their machines."""
         now = self._clock.seconds()
         ended = self._store.write(lambda conn: runs_sql.reconcile(conn, now, owners.is_alive))
+        ended.addCallback(passing("records.reconcile.written"))
         ended.addCallbacks(_tell, lambda failure: log.failure("runs of other processes could not be looked after", failure))
 
 

@@ -36,6 +36,7 @@ from latent.core.states import (
     SubstantiatingStarting,
 )
 from latent.errors import StoreError
+from latent.killpoints import here, passing
 from latent.model import JSON, Attempt, Build, BuildState, LeaseState, Result, RunStatus
 from latent.store import attempts, builds, journal, sessions
 from latent.store.database import Store
@@ -66,7 +67,9 @@ async def read_remains(store: Store) -> Remains:
     live: dict[str, list[attempts.LiveAttempt]] = {}
     for found in await store.read(attempts.live):
         live.setdefault(found.attempt.worker, []).append(found)
-    return Remains(states=states, damaged=damaged, quarantines=await store.read(journal.load_quarantines), live=live)
+    quarantines = await store.read(journal.load_quarantines)
+    here("recovery.remains.read")
+    return Remains(states=states, damaged=damaged, quarantines=quarantines, live=live)
 
 
 async def state_of(plugin: AbstractLatentWorker, remains: Remains, store: Store) -> State:
@@ -157,7 +160,9 @@ class Recovery:
             self._remains.problems.append(f"build {build_id} can't be read and is left alone: {why}")
         open_sessions = {row.id: row for row in await self._store.read(sessions.open_sessions)}
         known = {build.id: build for build in unfinished}
-        for found in await self._store.read(builds.live_runs):
+        live_runs = await self._store.read(builds.live_runs)
+        here("recovery.builds.read")
+        for found in live_runs:
             build = known.pop(found.build_id, None)
             if build is None:
                 await self._free_machine(found)
@@ -177,6 +182,7 @@ class Recovery:
                 if run.state.session is None:
                     self._dispatcher.abandon(run, "the controller was restarted before an agent had it")
                 self._cancel_again(run.id)
+        here("recovery.builds.back")
 
     def _lease(self, found: builds.LiveRun, build: Build) -> leasing.Running:
         request = build.request
@@ -212,10 +218,12 @@ class Recovery:
                 reason=why,
             )
         )
+        here("recovery.machine.written")
 
     async def _end_cancelled(self, build_id: int) -> None:
         now = self._clock.seconds()
         await self._store.write(lambda conn: builds.end(conn, build_id, Result.CANCELLED, CANCELLED_BEFORE, now))
+        here("recovery.cancelled.written")
 
     def _cancel_again(self, run_id: int) -> None:
         """The cancellation that was asked for before; the agent may not have heard of it."""
@@ -237,6 +245,7 @@ class Recovery:
             attempts.release_token(conn, row.token_hash)
 
         await self._store.write(close)
+        here("recovery.session.written")
 
     # --- one worker ----------------------------------------------------------------------------------------------------------
 
@@ -252,7 +261,9 @@ class Recovery:
                     f"worker {post.name}: its plugin could not say whether its instance is there: {explained(error)}"
                 )
         await self._condemn_forgotten(post)
+        here("recovery.worker.before")
         await post.resumed(found)
+        here("recovery.worker.told")
         self._settle(post)
 
     async def _found(self, post: Lifecycle) -> bool | None:
@@ -272,7 +283,11 @@ class Recovery:
             handle = post.kept = mine[0].handle
             plugin.enrolment = self._identity.enrolment(post.attempt, handle)
             await self._store.write(lambda conn: attempts.set_handle(conn, post.attempt, handle))
-        return results.resume_result(plugin, await ask(self._clock, ANSWER_TIMEOUT, plugin.resume_instance, handle))
+            here("recovery.handle.written")
+        here("recovery.resume.before")
+        resumed = await ask(self._clock, ANSWER_TIMEOUT, plugin.resume_instance, handle)
+        here("recovery.resume.answered")
+        return results.resume_result(plugin, resumed)
 
     async def _condemn_forgotten(self, post: Lifecycle) -> None:
         """Attempts that are not known to be over, and that the worker's state says nothing of: its row was damaged."""
@@ -285,6 +300,7 @@ class Recovery:
 
         if forgotten:
             await self._store.write(write)
+            here("recovery.forgotten.written")
 
     def _settle(self, post: Lifecycle) -> None:
         """Runs and their worker must agree; what only one of them knows is put right."""
@@ -334,6 +350,7 @@ class Recovery:
         return scopes
 
     async def _condemn(self, instance: ListedInstance) -> None:
+        here("recovery.stray.before")
         now = self._clock.seconds()
         log.warn("{attempt}: an instance that nobody expects is destroyed", attempt=instance.attempt)
         why = "it was found after a restart and no worker accounts for it"
@@ -343,6 +360,7 @@ class Recovery:
             attempts.set_handle(conn, instance.attempt, instance.handle)
 
         await self._store.write(write)
+        here("recovery.stray.written")
 
     async def _listed(self, plugin: AbstractLatentWorker) -> list[ListedInstance]:
         """What is ours in the plugin's place, asked for once."""
@@ -350,7 +368,9 @@ class Recovery:
         listing = self._listings.get(scope)
         if listing is None:
             listing = self._listings[scope] = _Listing()
+            here("recovery.list.before")
             asked = ask(self._clock, ANSWER_TIMEOUT, plugin.list_instances)
+            asked.addCallback(passing("recovery.list.answered"))
             asked.addCallback(lambda result: results.listed(plugin, result)).addBoth(listing.is_known)
         return [instance for instance in await listing.wait() if instance.controller_id == self._identity.controller_id]
 

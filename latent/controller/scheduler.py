@@ -35,6 +35,7 @@ from latent.core.states import (
     Substantiating,
     SubstantiatingStarting,
 )
+from latent.killpoints import here, passing
 from latent.model import JSON, Build, BuildState, Offer, Result
 from latent.store import builds as rows
 from latent.store.database import Store
@@ -227,6 +228,7 @@ class Scheduler:
         attempt = self._attempt_for(post, decision)
         slots = [post.name] + [f"{post.name}/{n}" for n in range(2, (post.plugin.max_builds or 1) + 1)]
         now = self._clock.seconds()
+        here("scheduler.claim.before")
         claimed = self._store.write(lambda conn: _claim_slot(conn, build, slots, post.name, attempt, now))
         claimed.addBoth(partial(self._unreserve, post.name, build.id))
         given: Deferred[object] = claimed.addCallbacks(
@@ -252,6 +254,7 @@ class Scheduler:
 
     def _claimed(self, build: Build, post: Post, attempt: int, decision: Assign | Start, run_id: int) -> object:
         """When this answers, the run is before the agent that is to have it, if there is one already."""
+        here("scheduler.claim.written")
         run = self._dispatcher.add(run_id, build, post.name, attempt)
         if build.id in self._cancelled:
             self._dispatcher.cancel(run, Result.CANCELLED, self._cancelled.pop(build.id))
@@ -259,6 +262,7 @@ class Scheduler:
             self._dispatcher.offer(run)
         elif isinstance(decision, Start):
             post.apply(ev.Substantiate(run.key, decision.replace))
+            here("scheduler.claim.told")
         else:
             return post.apply(ev.BuildStarted(run.key)).addCallback(lambda actions: self._offer_if_taken(run.id, actions))
         return None
@@ -271,14 +275,14 @@ class Scheduler:
                 self._dispatcher.offer(run)
 
     def _not_claimed(self, build: Build, worker: str, failure: Failure) -> None:
+        here("scheduler.claim.refused")
         log.warn("build {build} could not claim {worker}: {error}", build=build.id, worker=worker, error=failure.value)
         self._occupied[worker] = self._clock.seconds() + BUSY_AGAIN
         if build.id in self._cancelled:
             reason = self._cancelled.pop(build.id)
             done = evolve(build, state=BuildState.FINISHED, result=Result.CANCELLED, reason=reason)
-            self._store.write(lambda conn: rows.end(conn, build.id, Result.CANCELLED, reason, self._clock.seconds())).addCallback(
-                lambda _: self._queue.finished(done)
-            )
+            ended = self._store.write(lambda conn: rows.end(conn, build.id, Result.CANCELLED, reason, self._clock.seconds()))
+            ended.addCallback(passing("scheduler.cancelled.written")).addCallback(lambda _: self._queue.finished(done))
             return
         self._queue.put(build)
         self.poke()

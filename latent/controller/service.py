@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -32,9 +32,11 @@ from latent.controller.recovery import Recovery, Remains
 from latent.controller.roster import Post, Roster
 from latent.controller.scheduler import Scheduler
 from latent.controller.sessions import Sessions
+from latent.controller.views import BuildDetails, WorkerStatus
 from latent.core.planning import Limits
 from latent.errors import ConfigError, NotFound
-from latent.model import JSON, Build, BuildRequest, BuildState, LogLine, Payload, Result, Run, StepState
+from latent.killpoints import here, passing
+from latent.model import JSON, Build, BuildRequest, BuildState, LogLine, Payload, Result
 from latent.store import attempts, journal
 from latent.store import builds as rows
 from latent.store.database import Store
@@ -45,46 +47,6 @@ log = Logger()
 DAY = 86400.0
 LOG_CHUNK = 1 << 20
 """Bytes of a log that one answer has at most; whoever wants more asks from where it ended."""
-
-
-class RunView(Protocol):
-    """One try of a build, with its steps; `latent.store.builds.RunDetails` is one."""
-
-    @property
-    def run(self) -> Run: ...
-    @property
-    def worker(self) -> str: ...
-    @property
-    def attempt(self) -> int: ...
-    @property
-    def steps(self) -> Sequence[StepState]: ...
-
-
-@frozen(kw_only=True)
-class BuildDetails:
-    """``why``: in words, why the build is where it is."""
-
-    build: Build
-    runs: Sequence[RunView]
-    why: str
-
-
-@frozen(kw_only=True)
-class WorkerStatus:
-    """``since``: when the state began, in POSIX seconds. ``session``: the attached agent, or None."""
-
-    name: str
-    kind: str
-    latent: bool
-    state: str
-    attempt: int
-    since: float
-    builds: list[int]
-    session: Mapping[str, JSON] | None = None
-    quarantined_until: float | None = None
-    paused: bool = False
-    reason: str = ""
-    labels: Mapping[str, list[str]] = field(factory=dict)
 
 
 class Controller:
@@ -158,6 +120,7 @@ class Controller:
         await recover.builds_and_sessions()
         if self._stopping:
             return
+        here("service.started")
         self.started = True
         self._housekeeping.start(DAY / 24, now=True)
         self.scheduler.start()
@@ -168,6 +131,7 @@ class Controller:
         await DeferredList([Deferred.fromCoroutine(self._set_up(post, recover)) for post in self.roster], consumeErrors=True)
         if self._stopping:
             return
+        here("service.recovered")
         finders = await recover.strays()
         self.reaper.take(await self.store.read(attempts.condemned), finders)
         for problem in self.problems:
@@ -219,8 +183,10 @@ class Controller:
     async def _set_up(self, post: Post, recover: Recovery) -> None:
         """Set the plugin up and bring its worker back. One that can't be set up is there too, and says why it serves nothing."""
         args, kwargs = post.plugin.arguments
+        here("service.setup.before")
         try:
             await ask(self._clock, SET_UP_TIMEOUT, post.plugin.reconfigService, *args, **kwargs)
+            here("service.setup.answered")
         except Exception as error:
             log.failure("{worker}: reconfigService failed", worker=post.name)
             post.unusable = f"reconfigService failed: {explained(error)}"
@@ -240,6 +206,7 @@ class Controller:
     async def stop(self, fast: bool = False) -> None:
         """No new builds; unless ``fast``, those that run may end; then every instance is stopped. Instances first, store last."""
         self._stopping = True
+        here("service.stop.before")
         if not self.started:
             return
         self.scheduler.stop()
@@ -249,8 +216,10 @@ class Controller:
             self._recovered.cancel()
         if self._recovered is not None:
             await self._recovered
+        here("service.stop.drained")
         self.reaper.stop()
         await DeferredList([post.shut_down(fast) for post in self.roster.latent()], consumeErrors=True)
+        here("service.stop.stopped")
         if self._housekeeping.running:
             self._housekeeping.stop()
         self.dispatcher.stop()
@@ -271,8 +240,9 @@ class Controller:
         self.records.reconcile()
         if self.config.journal_days is not None:
             before = self._clock.seconds() - self.config.journal_days * DAY
-            self.store.write(lambda conn: journal.prune(conn, before)).addErrback(
-                lambda f: log.failure("the journal could not be pruned", f)
+            here("service.prune.before")
+            self.store.write(lambda conn: journal.prune(conn, before)).addCallbacks(
+                passing("service.prune.written"), lambda f: log.failure("the journal could not be pruned", f)
             )
 
     # --- builds --------------------------------------------------------------------------------------------------------------
@@ -300,7 +270,9 @@ class Controller:
         """The build is on disk when this answers. Raises ConfigError when the controller takes none."""
         self.check_open()
         now = self._clock.seconds()
+        here("service.submit.before")
         build = await self.store.write(lambda conn: rows.insert(conn, request, now))
+        here("service.submit.written")
         self.accept(build)
         return build
 
@@ -324,6 +296,7 @@ class Controller:
         Raises NotFound.
         """
         build = await self.store.write(lambda conn: rows.set_priority(conn, build_id, priority))
+        here("service.priority.written")
         if (waiting := self.queue.take(build_id)) is not None:
             self.queue.put(evolve(waiting, request=build.request))
             self.scheduler.poke()
@@ -336,9 +309,11 @@ class Controller:
         build = await self.store.read(lambda conn: rows.get(conn, build_id))
         if build.state is BuildState.FINISHED:
             return build
+        here("service.cancel.before")
         if not retry:
             now = self._clock.seconds()
             await self.store.write(lambda conn: rows.request_cancel(conn, build_id, now))
+            here("service.cancel.written")
         run = self.dispatcher.run_of_build(build_id)
         if run is not None:
             self.dispatcher.cancel(run, Result.CANCELLED, reason, requeue=retry)
@@ -352,6 +327,7 @@ class Controller:
     async def _end_queued(self, build: Build, reason: str) -> None:
         now = self._clock.seconds()
         await self.store.write(lambda conn: rows.end(conn, build.id, Result.CANCELLED, reason, now))
+        here("service.cancel.ended")
         ended = evolve(build, state=BuildState.FINISHED, result=Result.CANCELLED, reason=reason, ended_at=now)
         self.queue.finished(ended)
 

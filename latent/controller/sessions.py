@@ -23,6 +23,7 @@ from latent.controller.roster import Post, Roster
 from latent.core import events as ev
 from latent.core.matching import AGENT, BOT
 from latent.errors import EnrolmentRefused, ProtocolError
+from latent.killpoints import here
 from latent.model import JSON, Lease
 from latent.store import attempts
 from latent.store import sessions as rows
@@ -174,7 +175,9 @@ class Sessions:
             new = rows.open_session(conn, worker=worker, attempt=number, protocol=protocol, token_hash=hashed, at=now)
             return new, worker, number
 
+        here("sessions.enrol.before")
         new_id, owner, number = await self._store.write(open_it)
+        here("sessions.enrol.written")
         session = Session(new_id, owner, number, protocol, now, token_hash=hashed)
         self._admit(session)
         return session
@@ -198,7 +201,9 @@ class Sessions:
             opened = rows.open_session(conn, worker=worker, attempt=number, protocol=protocol, token_hash=hashed, at=now)
             return opened, number, earlier
 
+        here("sessions.enrol.before")
         new_id, number, earlier = await self._store.write(open_it)
+        here("sessions.enrol.written")
         replaced = [known for known in self if known.worker == worker]
         session = Session(new_id, worker, number, protocol, now, token_hash=hashed, earlier=earlier, replaced=replaced)
         self._admit(session)
@@ -234,6 +239,7 @@ class Sessions:
         session.capacity, session.labels, session.info = lost.capacity, lost.labels, lost.info
         self._admit(session)
         await self._store.write(lambda conn: rows.reopen_session(conn, session_id))
+        here("sessions.resume.written")
         log.info("session {id} of {worker} is heard again", id=session_id, worker=lost.worker)
         return session
 
@@ -251,7 +257,9 @@ class Sessions:
         if not isinstance(self._roster.get(worker), PlainWorker):
             raise EnrolmentRefused(f"{worker!r} is no plain worker's name; the agent's host name says which worker's it is")
         session.worker = worker
+        here("sessions.name.before")
         await self._store.write(lambda conn: rows.name_session(conn, session.id, worker))
+        here("sessions.name.written")
 
     def recovered(self, row: rows.SessionRow) -> None:
         """A session that was open when the controller died: its agent has ``timeout`` seconds to show that it lives."""
@@ -302,11 +310,13 @@ class Sessions:
         session.labels = dict(labels)
         # A session without info counts as one that never attached (`touch`).
         session.info = dict(info) or {"protocol": session.protocol}
+        here("sessions.attach.before")
         await self._store.write(
             lambda conn: rows.update_session(
                 conn, session.id, capacity=session.capacity, labels=session.labels, info=session.info
             )
         )
+        here("sessions.attach.written")
         if session.closed:
             raise EnrolmentRefused(f"session {session.id} is closed: {session.close_reason}")
         if session.attached:
@@ -355,11 +365,13 @@ class Sessions:
             await self.close(session, reason)
             return
         session.info = {**session.info, LEAVING: reason}
+        here("sessions.leave.before")
         await self._store.write(
             lambda conn: rows.update_session(
                 conn, session.id, capacity=session.capacity, labels=session.labels, info=session.info
             )
         )
+        here("sessions.leave.written")
 
     async def close(self, session: Session, reason: str) -> None:
         """The session is over, for whatever reason; its runs are interrupted. Idempotent."""
@@ -371,6 +383,7 @@ class Sessions:
         if self._attached.get(session.worker) is session:
             del self._attached[session.worker]
         now = self._clock.seconds()
+        here("sessions.close.before")
         written = self._store.write(lambda conn: rows.close_session(conn, session.id, reason, now))
         while session.parked:
             session.parked.popleft().errback(EnrolmentRefused(f"session {session.id} is closed: {reason}"))
@@ -383,7 +396,9 @@ class Sessions:
         waiting, session._closing = session._closing, []
         for waiter in waiting:
             waiter.callback(reason)
+        here("sessions.close.queued")
         await written
+        here("sessions.close.written")
         await self._close_replaced(session)
 
     def drop(self, worker: str, key: str, reason: str) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from latent.errors import StoreError
+from latent.killpoints import here
 from latent.model import LogLine
 from latent.store.sql import dumps
 
@@ -52,6 +53,7 @@ class LogFiles:
             return
         data = "".join([dumps((line.step_uuid, line.line, line.time, line.stream, line.text)) + "\n" for line in lines]).encode()
         finished = self._finished(run_id)
+        here("logs.append.before")
         try:
             with self._lock:
                 if run_id not in self._open and finished.exists():
@@ -60,6 +62,7 @@ class LogFiles:
                     _write(self._file(run_id), data)
         except OSError as error:
             raise _error(self._running(run_id), error) from error
+        here("logs.append.written")
 
     def finish(self, run_id: int) -> None:
         """Compress the log. Without output, or a second time, nothing happens. Raises StoreError, with the remedy."""
@@ -71,7 +74,9 @@ class LogFiles:
                 self._close(run_id)
             if not running.exists():
                 return
+            here("logs.finish.before")
             size = _compress(running, temporary)
+            here("logs.finish.packed")
             with self._lock:
                 self._close(run_id)
                 if finished.exists():
@@ -79,6 +84,7 @@ class LogFiles:
                 else:
                     _add_rest(running, size, temporary)
                     temporary.replace(finished)
+                    here("logs.finish.replaced")
                 running.unlink(missing_ok=True)
             _sync_folder(self._directory)
         except FileNotFoundError:

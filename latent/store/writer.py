@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from latent.errors import StoreError
+from latent.killpoints import here
 from latent.store.engine import Engines
 from latent.store.failures import explain, stall_reason
 
@@ -102,11 +103,14 @@ class Committer:
                 self._connection = self._engine.connect()
             connection = self._connection
             transaction = connection.begin()
+            here("writer.begun")
             answers = []
             for position, op in enumerate(ops):  # noqa: B007 (read where an operation raises)
                 answers.append(op(connection))
             position = None
+            here("writer.uncommitted")
             transaction.commit()
+            here("writer.committed")
         except Exception as error:
             self._roll_back(transaction)
             raise _Refused(position, error) from error
@@ -154,6 +158,7 @@ class Writer:
             return fail(StoreError("the store is closed: nothing more can be written to it"))
         answer: Deferred[T] = Deferred()
         self._queue.append((op, answer))
+        here("writer.queued")
         if not self._busy:
             self._busy = True
             self._start(None)
@@ -196,6 +201,7 @@ class Writer:
         for (_, answer), value in zip(batch, report.answers, strict=False):
             # What the callbacks submit queues up behind what is queued already, as `_busy` is still set.
             answer.callback(value)
+        here("writer.answered")
         if report.stalled is not None:
             self._wait(batch[len(report.answers) :], report.stalled)
             return False

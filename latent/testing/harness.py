@@ -27,7 +27,8 @@ from latent.config.settings import Config, Limits
 from latent.controller.dispatcher import LiveRun
 from latent.controller.health import HealthItem
 from latent.controller.lifecycle import Lifecycle
-from latent.controller.service import Controller, RunView, WorkerStatus
+from latent.controller.service import Controller
+from latent.controller.views import RunView, WorkerStatus
 from latent.model import JSON, Attempt, Build, BuildRequest, BuildState, Lease, Outcome, Requirements, Result, Step
 from latent.store.database import Store
 from latent.testing.agent import InProcessAgent

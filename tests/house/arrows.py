@@ -13,7 +13,7 @@ from attrs import frozen
 
 VALUES = {"model", "errors"}
 BELOW_STORE = VALUES | {"core", "worker"}
-BELOW_CONTROLLER = BELOW_STORE | {"store", "plugins", "config"}
+BELOW_CONTROLLER = BELOW_STORE | {"store", "plugins", "config", "killpoints"}
 BELOW_WEB = BELOW_CONTROLLER | {"controller", "swarm"}
 
 # A room is a folder or a module of latent/. A room may always import itself, and `latent` for its version.
@@ -21,10 +21,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "errors": {"model"},
     "wire": set(),
+    "killpoints": set(),
     "core": VALUES,
     "worker": VALUES | {"core"},
     "plugins": BELOW_STORE,
-    "store": VALUES | {"core"},
+    "store": VALUES | {"core", "killpoints"},
     "config": BELOW_STORE | {"store", "plugins"},
     "controller": BELOW_CONTROLLER,
     "swarm": BELOW_CONTROLLER | {"controller"},
