@@ -181,10 +181,9 @@ class Cloud(Orders):
                 what = "the cloud has no room" if kind == "capacity" else "the account may not have more"
                 raise CloudError(kind, f"{what} ({existing} instances)")
         instance = self.account.create(self.clock.seconds(), token, tags, image, environment)
-        if not self.account.ignores_tokens:
-            twins = [one.id for one in self.account if one.exists and one.attempt == instance.attempt and not one.foreign]
-            if len([one for one in twins if self.account.get(one).controller_id == instance.controller_id]) > 1:
-                self.doubled.append(f"{instance.attempt} has several instances at once: {', '.join(twins)}")
+        twins = [one.id for one in self.account if one.exists and one.tags.items() >= dict(tags).items() and not one.foreign]
+        if len(twins) > 1 and instance.attempt is not None and not self.account.ignores_tokens:
+            self.doubled.append(f"{instance.attempt} has several instances at once: {', '.join(twins)}")
         self._later(self.boot, partial(self._boot, instance.id))
         return instance.to_json()
 
@@ -212,7 +211,7 @@ class Cloud(Orders):
 
     def _touch(self, instance_id: str, how: str) -> None:
         instance = self.account.get(instance_id)
-        if instance.exists and (instance.foreign or (instance.protected and how == "destroyed")):
+        if instance.state not in (STOPPING, GONE) and (instance.foreign or (instance.protected and how == "destroyed")):
             kind = "foreign" if instance.foreign else "protected"
             self.touched.append(f"{instance.id}, which is {kind}, was {how}")
 
@@ -260,6 +259,13 @@ class Cloud(Orders):
         if instance.image == "agent" and self.boots is not None:
             guest = self._guests[instance_id] = self.boots(instance)
             guest.start(partial(self.exited, instance_id))
+        subject = str(instance.attempt or instance_id)
+        if (fate := self.script.fate(subject, subject.partition("#")[0])) is not None:
+            self._later(fate[1], partial(self._befall, instance_id, fate[0]))
+
+    def _befall(self, instance_id: str, fate: str) -> None:
+        if self.account.get(instance_id).state == RUNNING:
+            getattr(self, fate)(instance_id)
 
     def exited(self, instance_id: str, message: str) -> None:
         """What ran in it has ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from latent.testing.cloud.script import Fault
+from latent.testing.cloud.script import Doom, Fault
 from latent.testing.cloud.values import ATTEMPT, CONTROLLER, EXITED, GONE, RUNNING, WORKER, CloudError, Instance
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ def _thaw(cloud: Cloud, instance_id: str) -> None:
     cloud.freeze_instance(instance_id, False)
 
 
+def _doom(cloud: Cloud, **doom: Any) -> None:
+    cloud.script.add_doom(Doom(**doom))
+
+
 def _plant(
     cloud: Cloud,
     tags: Mapping[str, str],
@@ -161,6 +165,7 @@ _ORDERS: Mapping[str, Callable[..., Any]] = {
     "exit": _exit,
     "freeze": _freeze,
     "thaw": _thaw,
+    "doom": _doom,
     "plant": _plant,
     "instances": _instances,
     "instance": _instance,

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 
+from latent.core.states import NotSubstantiated, ShutDown, Substantiated
 from latent.model import Lease, Outcome
 from latent.testing.agent import HasDispatcher, Work, succeed_at_once
 from latent.testing.cloud.agents import InProcessAgents
@@ -32,6 +33,9 @@ T = TypeVar("T")
 
 PATIENCE = 3600.0
 """Seconds, by the clock of the test, that an answer may take."""
+
+SETTLING = 6 * 3600.0
+"""Seconds, by the clock of the test, until all has come to rest: a worker's back-off alone may be an hour."""
 
 
 class CloudHarness(ControllerHarness):
@@ -83,18 +87,29 @@ class CloudHarness(ControllerHarness):
         self.cloud.close()
         self.cloud.check()
 
-    def settle(self, seconds: float = PATIENCE) -> None:
-        """Everything works from now on (`Cloud.heal`); until nothing is on its way, at most so many seconds."""
+    def settle(self, seconds: float = SETTLING) -> None:
+        """Everything works from now on (`Cloud.heal`): until all builds are over and nothing is on its way or waits for its end.
+
+        AssertionError after so many seconds. An instance of a worker that keeps it (``build_wait_timeout=-1``) may stay.
+        """
         self.cloud.heal()
         end = self.clock.seconds() + seconds
-        while self.clock.seconds() < end and not self.at_rest():
+        while not self.at_rest():
+            if self.clock.seconds() >= end:
+                raise AssertionError(f"it does not end: {self.controller.workers()} {self.health()}\n{self.cloud.transcript()}")
             self.advance(1)
-        assert self.at_rest(), f"it does not end: {self.controller.workers()} {self.controller.health()}"
 
     def at_rest(self) -> bool:
-        """Whether no worker has an instance, and nothing is condemned."""
-        resting = all(post.state_name in ("NOT_SUBSTANTIATED", "SHUT_DOWN") for post in self.controller.roster.latent())
-        return resting and not self.controller.reaper.cases()
+        """Whether nothing is to be done any more, for builds, workers, the reaper, or at the cloud."""
+        if self.controller.dispatcher.live() or len(self.controller.queue) or self.controller.reaper.cases():
+            return False
+        expected = {post.attempt for post in self.controller.roster.latent() if isinstance(post.state, Substantiated)}
+        for post in self.controller.roster.latent():
+            keeps = isinstance(post.state, Substantiated) and post.plugin.build_wait_timeout < 0
+            if not keeps and not isinstance(post.state, NotSubstantiated | ShutDown):
+                return False
+        left = [one for one in self.cloud.account if one.exists and not one.foreign and not one.protected]
+        return all(one.attempt in expected for one in left)
 
     def _lines(self) -> list[LocalLine]:
         plugins = [post.plugin for post in self.controller.roster if isinstance(post.plugin, CloudLatentWorker)]

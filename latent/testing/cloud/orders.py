@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import asdict
 
-from latent.testing.cloud.script import Fault
+from latent.testing.cloud.script import Doom, Fault
 from latent.testing.cloud.values import Entry, Instance, Leak
 
 
@@ -104,6 +104,10 @@ class Orders:
     def thaw(self, instance_id: str) -> None:
         """It goes on as if nothing had been."""
         self.order("thaw", instance_id=instance_id)
+
+    def doom(self, fate: str, within: float, *, times: int | None = 1, chance: float = 1.0, worker: str = "") -> None:
+        """The next instances vanish, exit or freeze ("vanish", "exit", "freeze") within so many seconds of running."""
+        self.order("doom", **asdict(Doom(fate=fate, within=within, times=times, chance=chance, worker=worker)))
 
     def plant(
         self,

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
-from typing import Any
 
 from attrs import define, field, frozen
 
-from latent.testing.cloud.values import CALLS, REFUSALS
+from latent.testing.cloud.values import CALLS, FATES, REFUSALS
 
 KINDS = ("fail", "hang", "late", "twice", "ignore")
 
@@ -41,13 +40,34 @@ class Fault:
         _one_of("the call", self.call, ("*", *CALLS))
         _one_of("the error", self.error, REFUSALS)
         _one_of("the kind of fault", self.kind, KINDS)
-        if not 0 <= self.chance <= 1:
-            raise ValueError(f"chance is {self.chance!r}; it is a number from 0 to 1")
+        _a_chance(self.chance)
+
+
+def _a_chance(chance: float) -> None:
+    if not 0 <= chance <= 1:
+        raise ValueError(f"chance is {chance!r}; it is a number from 0 to 1")
 
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"{what} is {value!r}; the cloud knows {', '.join(known)}")
+
+
+@frozen(kw_only=True)
+class Doom:
+    """What happens to instances by themselves. ``fate``: one of `FATES`. ``within``: seconds of running after which it has, at
+    the latest. ``chance``, ``times``, ``worker``: as of a `Fault`, for each instance.
+    """
+
+    fate: str
+    within: float
+    times: int | None = 1
+    chance: float = 1.0
+    worker: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        _one_of("the fate", self.fate, FATES)
+        _a_chance(self.chance)
 
 
 @define
@@ -59,11 +79,19 @@ class _Armed:
 
 
 @define
+class _Fated:
+    doom: Doom
+    number: int
+    struck: int = 0
+
+
+@define
 class Script:
     """The faults that are to come. ``seed`` decides all that is left to chance."""
 
     seed: int
     _armed: list[_Armed] = field(factory=list)
+    _fated: list[_Fated] = field(factory=list)
     _added: int = 0
     _counts: Counter[tuple[str, str]] = field(factory=Counter)
 
@@ -71,8 +99,13 @@ class Script:
         self._added += 1
         self._armed.append(_Armed(fault, self._added))
 
+    def add_doom(self, doom: Doom) -> None:
+        self._added += 1
+        self._fated.append(_Fated(doom, self._added))
+
     def heal(self) -> None:
         self._armed.clear()
+        self._fated.clear()
 
     def called(self, call: str, subject: str) -> int:
         """Count a call; how many of its kind there were on the subject's behalf, this one included."""
@@ -98,6 +131,14 @@ class Script:
         """A number from 0 to 1, always the same (Note [Chance])."""
         return Random(f"{self.seed}/{what}/{call}/{subject}/{self._counts[call, subject]}").random()  # noqa: S311 -- no secret
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """What is still armed, for who wants to know."""
-        return [{"kind": one.fault.kind, "call": one.fault.call, "struck": one.struck} for one in self._armed]
+    def fate(self, subject: str, worker: str) -> tuple[str, float] | None:
+        """What is to happen to an instance that begins to run, and after how many seconds; None: nothing."""
+        for fated in self._fated:
+            doom = fated.doom
+            if doom.worker not in ("", worker) or (doom.times is not None and fated.struck >= doom.times):
+                continue
+            if doom.chance < 1 and self.chance(f"doom {fated.number}", "boot", subject) >= doom.chance:
+                continue
+            fated.struck += 1
+            return doom.fate, doom.within * self.chance(f"hour {fated.number}", "boot", subject)
+        return None

@@ -24,6 +24,9 @@ PENDING, RUNNING, STOPPING, EXITED, GONE = "pending", "running", "stopping", "ex
 CALLS = ("create", "describe", "list", "destroy", "tag", "images")
 """What the cloud can be asked for."""
 
+FATES = ("vanish", "exit", "freeze")
+"""What may happen to an instance by itself."""
+
 IMAGES = ("agent", "empty")
 """What instances can be made from: one whose agent attaches, and one in which nothing does."""
 
@@ -74,6 +77,14 @@ class Instance:
     @property
     def protected(self) -> bool:
         return PROTECT in self.tags
+
+    @property
+    def expires_at(self) -> float | None:
+        """What the tag says; None without one that says a time."""
+        try:
+            return float(self.tags[EXPIRES])
+        except (KeyError, ValueError):
+            return None
 
     def to_json(self) -> JSON:
         """As a caller is told; what it was started with is not told."""

@@ -184,7 +184,9 @@ class CloudLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
 
     async def list_instances(self) -> list[ListedInstance]:
         return [
-            ListedInstance(one.attempt, {"id": one.id}, one.controller_id, one.created_at)
+            ListedInstance(
+                one.attempt, {"id": one.id}, one.controller_id, one.created_at, one.protected, one.expires_at, title=one.id
+            )
             for one in await self._listed({})
             if one.attempt is not None and one.controller_id
         ]
