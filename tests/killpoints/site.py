@@ -1,0 +1,273 @@
+"""A controller that dies at one point after the other, and is started again each time; what is asked of it is asked again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+from attrs import define, field, frozen
+
+from tests.e2e.site import Site
+from tests.killpoints.lives import PATIENCE, Life, Zygote
+from tests.killpoints.providers import Provider
+
+PAUSE = 0.05
+"""Seconds between two looks."""
+
+# A step that another one of the same build runs beside is one too many.
+_STEP = """exec 9>>{directory}/build.{number}.lock
+flock -n 9 || echo build {number} >> {directory}/twice
+echo ran >> {directory}/ran.{number}
+{work}
+"""
+
+
+@frozen
+class At:
+    """Where a controller is to die: at the point, when it has come to it ``skip`` times before."""
+
+    point: str
+    skip: int = 0
+
+
+@define
+class Outcome:
+    """``error``: what was wrong after a death at the point; "" if nothing was."""
+
+    point: str
+    scenario: str
+    error: str = ""
+
+
+class Interrupted(Exception):
+    """The controller died before it had answered."""
+
+
+@define(eq=False)
+class KillSite(Site):
+    """``chain``: where its controllers die, one after the other; each is taken off when that has happened.
+
+    ``constants``: as in `tests.killpoints.zygote`. ``instances``: how many instances a round may take.
+    """
+
+    directory: Path
+    zygote: Zygote
+    provider: Provider
+    chain: deque[At]
+    constants: Mapping[str, Any]
+    died: list[At] = field(factory=list)
+    life: Life | None = None
+    _asked: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.directory.mkdir(parents=True)
+        (self.directory / "orders").mkdir()
+
+    def configure(self, config: str) -> None:
+        (self.directory / "master.cfg").write_text(
+            "from latent.plugins import util, worker\nfrom tests.killpoints import workers\n\n" + config
+        )
+
+    # --- lives ---------------------------------------------------------------------------------------------------------------
+
+    @property
+    def at(self) -> str:
+        """The point that its controller is to die at; "" if none."""
+        return self.chain[0].point if self.chain else ""
+
+    def live(self) -> None:
+        """Have a controller that is up, whatever that takes."""
+        while True:
+            if self.life is None or self.life.ended.is_set():
+                self._bury()
+                head = self.chain[0] if self.chain else At("")
+                self.life = self.zygote.start(self.directory, head.point or None, head.skip, self.constants)
+            if self.life.wait_up():
+                return
+            self.life.wait_ended()
+
+    def _bury(self) -> None:
+        if self.life is None:
+            return
+        life, self.life = self.life, None
+        if life.died:
+            self.died.append(self.chain.popleft())
+        elif life.code != -signal.SIGKILL:
+            raise AssertionError(f"the controller ended with code {life.code}: {life.said}\n{self.log()}")
+
+    def kill(self) -> None:
+        """End the controller where it happens to be."""
+        assert self.life is not None
+        os.kill(self.life.pid, signal.SIGKILL)
+        self.life.wait_ended()
+
+    def passed(self) -> str:
+        """The points that the last life came to."""
+        return (self.directory / "passed").read_text()
+
+    # --- asking --------------------------------------------------------------------------------------------------------------
+
+    def answer(self, method: str, path: str, **body: Any) -> httpx.Response:
+        """What is only looked at is looked at again after a death; else raises Interrupted."""
+        while True:
+            self.live()
+            life = self.life
+            assert life is not None
+            try:
+                return super().answer(method, path, **body)
+            except httpx.TransportError as error:
+                # Whoever is dying has broken the connection off, or does so now.
+                if not life.ended.wait(PATIENCE):
+                    raise AssertionError(f"{method} {path}: {error!r}, and the controller lives") from error
+                if method != "GET":
+                    raise Interrupted from error
+
+    def order(self, what: str) -> None:
+        """Something that the plugin is to do once, see `tests.killpoints.workers`."""
+        (self.directory / "orders" / what).touch()
+
+    def obeyed(self, what: str) -> bool:
+        return not (self.directory / "orders" / what).exists()
+
+    def submit(self, command: str = ":", **more: Any) -> int:
+        """A build, whatever dies meanwhile; its id. One whose submission was not answered is not asked for twice."""
+        self._asked += 1
+        number = self._asked
+        script = _STEP.format(directory=self.directory, number=number, work=command)
+        while (found := self.find(number)) is None:
+            try:
+                return int(self.call("POST", "builds", command=script, properties={"number": number}, **more)["id"])
+            except Interrupted:
+                continue
+        return found
+
+    def find(self, number: int) -> int | None:
+        """The build that was asked for as ``number``, if it is there."""
+        ours = [build["id"] for build in self.builds().values() if build["properties"].get("number") == number]
+        assert len(ours) <= 1, f"build {number} is there {len(ours)} times"
+        return ours[0] if ours else None
+
+    def ran(self, build: int) -> int:
+        """How often the build's step was begun."""
+        number = self.builds()[build]["properties"]["number"]
+        file = self.directory / f"ran.{number}"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    def repeat(self, method: str, path: str, **body: Any) -> None:
+        """Ask for what may be asked for twice, until somebody answers."""
+        while True:
+            try:
+                self.answer(method, path, **body)
+            except Interrupted:
+                continue
+            return
+
+    def finished(self, build: int) -> dict[str, Any]:
+        """The build, when it is over."""
+        self.wait(f"the end of build {build}", lambda: self.call("GET", f"builds/{build}?wait=20")["state"] == "finished")
+        return self.build(build)
+
+    def wait(self, what: str, ready: Callable[[], Any]) -> Any:
+        deadline = _Deadline()
+        while not (answer := ready()):
+            if deadline.is_over():
+                raise AssertionError(
+                    f"never came: {what}\n{self.builds()}\n{self.call('GET', 'workers')}\n{self.call('GET', 'health')}\n{self.log()}"
+                )
+            deadline.pause()
+        return answer
+
+    def wait_dead(self) -> None:
+        """Until the controller has come to its point."""
+        assert self.life is not None
+        self.life.wait_ended()
+
+    def at_rest(self) -> None:
+        """Wait until no worker has an instance, and nothing is left of any."""
+
+        def resting() -> bool:
+            states = {one["state"] for one in self.workers() if one["latent"]}
+            return states <= {"NOT_SUBSTANTIATED"} and not self.ill("attempt") and not self.provider.left()
+
+        self.wait("the end of all instances", resting)
+
+    def ill(self, subject: str = "") -> list[str]:
+        """What the health says that is not well."""
+        items = self.call("GET", "health")["items"]
+        return [f"{one['subject']}: {one['message']}" for one in items if not one["ok"] and one["subject"].startswith(subject)]
+
+    # --- what must be true ---------------------------------------------------------------------------------------------------
+
+    def wrong(self) -> list[str]:
+        """What must never be, at any time."""
+        twice = self.directory / "twice"
+        found = [*self.provider.doubled(), *(twice.read_text().splitlines() if twice.exists() else [])]
+        with closing(self._database()) as database:
+            rows = database.execute("SELECT build_id, count(*) FROM runs WHERE status IN ('pending', 'running') GROUP BY 1")
+            found += [f"build {build} has {count} runs at once" for build, count in rows if count > 1]
+        return sorted(set(found))
+
+    def left_on_disk(self) -> list[str]:
+        """What the store, once its controller is gone, has of anything that is not over."""
+        with closing(self._database()) as database:
+            attempts = database.execute("SELECT worker, number FROM attempts WHERE stopped_at IS NULL AND gone_at IS NULL")
+            runs = database.execute("SELECT id, status FROM runs WHERE status IN ('pending', 'running')")
+            return [
+                *(f"attempt {worker}#{number} counts as live" for worker, number in attempts),
+                *(f"run {number} is {status}" for number, status in runs),
+            ]
+
+    def _database(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{self.directory}/state/latent.sqlite?mode=ro", uri=True)
+
+    def controller_id(self) -> str:
+        with closing(self._database()) as database:
+            return str(database.execute("SELECT value FROM meta WHERE name = 'controller_id'").fetchone()[0])
+
+    def change_disk(self, *statements: str) -> None:
+        """While there is no controller: damage the store."""
+        with closing(sqlite3.connect(self.directory / "state" / "latent.sqlite")) as database, database:
+            for statement in statements:
+                database.execute(statement)
+
+    # --- its end -------------------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Stop it in order, and wait for that."""
+        self.live()
+        life = self.life
+        assert life is not None
+        try:
+            self.answer("POST", "stop", fast=True)
+        except Interrupted:
+            pass
+        life.wait_ended()
+        if life.code == 0:
+            self.life = None
+
+    def end(self) -> None:
+        """Whatever a test left is ended."""
+        if self.life is not None and not self.life.ended.is_set():
+            self.kill()
+        self.provider.close()
+
+
+class _Deadline:
+    def __init__(self) -> None:
+        self._left = PATIENCE
+        self._pause = threading.Event()
+
+    def is_over(self) -> bool:
+        return self._left <= 0
+
+    def pause(self) -> None:
+        self._pause.wait(PAUSE)
+        self._left -= PAUSE
