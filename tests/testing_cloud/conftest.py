@@ -19,12 +19,13 @@ def served(tmp_path: Path) -> Iterator[CloudProcess]:
 
 @pytest.fixture
 def site(tmp_path: Path, served: CloudProcess) -> Iterator[Callable[..., Site]]:
-    """Makes a controller whose worker "w" has its instances in the cloud; ``more`` goes into the worker's declaration."""
+    """Makes a controller whose worker "w" ("w-1"... where ``more`` has a count) has its instances in the cloud."""
     made: list[Site] = []
 
     def make(more: str = "") -> Site:
         config = "from latent.testing.cloud import CloudLatentWorker\n"
-        config += f"c['workers'] = [CloudLatentWorker('w', cloud={served.address!r}{', ' + more if more else ''})]\n"
+        name = "w-{n}" if "count" in more else "w"
+        config += f"c['workers'] = [CloudLatentWorker({name!r}, cloud={served.address!r}{', ' + more if more else ''})]\n"
         directory = tmp_path / "site"
         directory.mkdir()
         made.append(Site(directory, config))

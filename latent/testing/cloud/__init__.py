@@ -9,21 +9,27 @@
 docs/test-cloud.md tells it all.
 """
 
+from latent.testing.cloud.agents import InProcessAgents
 from latent.testing.cloud.cloud import Cloud, Guest
+from latent.testing.cloud.harness import CloudHarness
 from latent.testing.cloud.orders import Orders
+from latent.testing.cloud.processes import AgentProcesses
 from latent.testing.cloud.remote import CloudProcess, RemoteCloud
 from latent.testing.cloud.script import Fault
 from latent.testing.cloud.values import CloudError, Entry, Instance, Leak
 from latent.testing.cloud.worker import CloudLatentWorker
 
 __all__ = [
+    "AgentProcesses",
     "Cloud",
     "CloudError",
+    "CloudHarness",
     "CloudLatentWorker",
     "CloudProcess",
     "Entry",
     "Fault",
     "Guest",
+    "InProcessAgents",
     "Instance",
     "Leak",
     "Orders",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,11 @@ log = Logger()
 HOST = "127.0.0.1"
 
 
-async def listen(reactor: Any, cloud: Cloud, port: int, port_file: Path | None) -> str:
-    """Take calls and orders on loopback; the address. ``port_file``: written once they are taken. OSError if it can't be."""
-    listening = await TCP4ServerEndpoint(reactor, port, interface=HOST).listen(_Desk(cloud))
-    reactor.addSystemEventTrigger("before", "shutdown", listening.stopListening)
-    reactor.addSystemEventTrigger("before", "shutdown", cloud.close)
-    address = f"{HOST}:{listening.getHost().port}"
-    cloud.name = address
-    if port_file is not None:
-        draft = port_file.with_name(f"{port_file.name}.new")
-        draft.write_text(f"{address}\n")
-        draft.replace(port_file)
-    return address
+async def listen(reactor: Any, cloud: Cloud, port: int = 0) -> Any:
+    """Take calls and orders on loopback, and name the cloud by its address; the port, to be closed by whoever asked for it."""
+    listening: Any = await TCP4ServerEndpoint(reactor, port, interface=HOST).listen(_Desk(cloud))
+    cloud.name = f"{HOST}:{listening.getHost().port}"
+    return listening
 
 
 class _Desk(Factory):
@@ -63,8 +57,15 @@ class _Call(Documents):
             self.say({"error": "invalid", "message": f"{type(error).__name__}: {error}"})
 
 
-async def serve(reactor: Any, cloud: Cloud, port: int, port_file: Path | None, say: Any) -> None:
-    """Until the reactor stops."""
-    say(await listen(reactor, cloud, port, port_file))
+async def serve(reactor: Any, cloud: Cloud, port: int, port_file: Path | None, say: Callable[[str], None]) -> None:
+    """Until the reactor stops. ``port_file``: holds the address once calls are taken."""
+    listening = await listen(reactor, cloud, port)
+    reactor.addSystemEventTrigger("before", "shutdown", listening.stopListening)
+    reactor.addSystemEventTrigger("before", "shutdown", cloud.close)
+    if port_file is not None:
+        draft = port_file.with_name(f"{port_file.name}.new")
+        draft.write_text(f"{cloud.name}\n")
+        draft.replace(port_file)
+    say(cloud.name)
     forever: Deferred[None] = Deferred()
     await forever
