@@ -263,3 +263,58 @@ def test_no_such_instance(tmp_path: Path) -> None:
     """An order for an instance that never was says so."""
     with CloudHarness(tmp_path) as site, pytest.raises(CloudError, match="there is no instance i-0"):
         site.cloud.vanish("i-0")
+
+
+def test_expiry(tmp_path: Path) -> None:
+    """The tag that says until when an instance is wanted is pushed forward while the controller lives, also by the next one."""
+    with CloudHarness(tmp_path, workers(expiry=90, build_wait_timeout=-1)) as site:
+        site.submit()
+        site.advance(5)
+
+        def left() -> float:
+            (instance,) = site.cloud.instances()
+            assert instance.expires_at is not None
+            return instance.expires_at - site.clock.seconds()
+
+        for _ in range(20):
+            site.advance(17)
+            assert 59 <= left() <= 90
+        site.cloud.fail("tag", times=2)
+        for _ in range(20):
+            site.advance(17)
+            assert left() > 0
+        site.restart()
+        for _ in range(20):
+            site.advance(17)
+            assert 59 <= left() <= 90
+        site.crash()
+        site.advance(100)
+        assert left() < 0
+        site.restart()
+
+
+def test_reclaimed(tmp_path: Path) -> None:
+    """A cloud that reclaims destroys an instance whose agent has ended, without being asked."""
+    with CloudHarness(tmp_path, workers(build_wait_timeout=-1, check_instance_interval=1000)) as site:
+        site.cloud.reclaims = True
+        site.submit()
+        site.advance(5)
+        (instance,) = site.cloud.instances()
+        site.cloud.exit(instance.id)
+        site.advance(1)
+        assert site.cloud.instances() == []
+
+
+def test_two_controllers(tmp_path: Path) -> None:
+    """Two controllers share a cloud: neither touches what is the other's, and the check comes when both have stopped."""
+    with CloudHarness(tmp_path / "one", seed=2) as one:
+        with CloudHarness(tmp_path / "two", beside=one) as two:
+            builds = [(site, site.submit()) for site in (one, two) for _ in range(3)]
+            for _ in range(10):
+                two.advance(3)
+            assert [site.result(build) for site, build in builds] == [Result.SUCCESS] * 6
+            assert two.clock.seconds() == one.clock.seconds()
+        build = one.submit()
+        one.advance(5)
+        assert one.result(build) is Result.SUCCESS
+    assert one.cloud.ledger()["destroyed"] == 7

@@ -1,6 +1,6 @@
 """The cloud by itself:
 
-    python -m latent.testing.cloud --port-file FILE [--port N] [--seed S] [--boot S] [--ending S] [--latency S] [--empty] [--tied]
+    python -m latent.testing.cloud --port-file FILE [--port N] [--seed S] [--boot S] [--ending S] [--latency S] ...
 
 prints where it is ("127.0.0.1:PORT", which is what FILE then holds), and runs until SIGTERM or SIGINT. All its instances end
 with it. Loopback only, and no secrets: for tests.
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--ending", type=float, default=0.0, metavar="SECONDS", help="how long it is stopping")
     parser.add_argument("--orphan-timeout", type=float, default=120.0, metavar="SECONDS", help="of the agents in the instances")
     parser.add_argument("--directory", type=Path, help="where instances have their directories (default: a temporary one)")
+    parser.add_argument("--reclaim", action="store_true", help="destroy an instance whose agent has ended")
     parser.add_argument("--empty", action="store_true", help="nothing runs in the instances")
     parser.add_argument("--tied", action="store_true", help="end when standard input does: with the process that started it")
     chosen = parser.parse_args()
@@ -51,6 +52,7 @@ async def _run(reactor: Any, chosen: argparse.Namespace, directory: Path) -> Non
         latency=chosen.latency,
         boot=chosen.boot,
         ending=chosen.ending,
+        reclaims=chosen.reclaim,
     )
     if chosen.tied:
         threading.Thread(target=_until_the_end_of_input, args=(reactor,), daemon=True).start()

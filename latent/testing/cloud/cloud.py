@@ -19,6 +19,7 @@ from latent.testing.cloud.values import (
     ATTEMPT,
     CALLS,
     EXITED,
+    EXPIRES,
     GONE,
     IMAGES,
     PENDING,
@@ -55,7 +56,7 @@ class Cloud(Orders):
 
     ``boots``: makes what runs in an instance of the image "agent"; None: nothing does. It may be set later.
     ``latency``, ``boot``, ``ending``: seconds until a call is carried out, that an instance is pending, and that it is stopping.
-    ``name``: by which messages know it.
+    ``reclaims``: whether it destroys by itself an instance whose agent has ended. ``name``: by which messages know it.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class Cloud(Orders):
         latency: float = 0.0,
         boot: float = 0.0,
         ending: float = 0.0,
+        reclaims: bool = False,
         name: str = "in memory",
     ) -> None:
         self.clock = clock
         self.seed = seed
         self.boots = boots
         self.latency, self.boot, self.ending = latency, boot, ending
+        self.reclaims = reclaims
         self.name = name
         self.account = Account(seed)
         self.script = Script(seed)
@@ -169,7 +172,9 @@ class Cloud(Orders):
             self.note(call, subject, f"{answer['id']} is {answer['state']}")
         return {"answer": answer}
 
-    def _call_create(self, token: str, tags: Mapping[str, str], image: str, environment: Mapping[str, str]) -> Any:
+    def _call_create(
+        self, token: str, tags: Mapping[str, str], image: str, environment: Mapping[str, str], expires_in: float | None = None
+    ) -> Any:
         if image not in IMAGES:
             raise CloudError("image", f"there is no image {image!r}; the cloud has {', '.join(IMAGES)}")
         made = self.account.made(token)
@@ -180,8 +185,9 @@ class Cloud(Orders):
             if most is not None and existing >= most:
                 what = "the cloud has no room" if kind == "capacity" else "the account may not have more"
                 raise CloudError(kind, f"{what} ({existing} instances)")
+        tags = {**tags, **self._expires(expires_in)}
         instance = self.account.create(self.clock.seconds(), token, tags, image, environment)
-        twins = [one.id for one in self.account if one.exists and one.tags.items() >= dict(tags).items() and not one.foreign]
+        twins = [one.id for one in self.account if one.exists and one.whose == instance.whose and not one.foreign]
         if len(twins) > 1 and instance.attempt is not None and not self.account.ignores_tokens:
             self.doubled.append(f"{instance.attempt} has several instances at once: {', '.join(twins)}")
         self._later(self.boot, partial(self._boot, instance.id))
@@ -201,10 +207,13 @@ class Cloud(Orders):
         self._touch(id, "destroyed")
         return self.end(id).to_json()
 
-    def _call_tag(self, id: str, tags: Mapping[str, str]) -> Any:
+    def _call_tag(self, id: str, tags: Mapping[str, str], expires_in: float | None = None) -> Any:
         self._touch(id, "tagged")
-        instance = self.account.get(id)
-        return self.account.change(self.clock.seconds(), id, tags={**instance.tags, **tags}).to_json()
+        tags = {**self.account.get(id).tags, **tags, **self._expires(expires_in)}
+        return self.account.change(self.clock.seconds(), id, tags=tags).to_json()
+
+    def _expires(self, seconds: float | None) -> dict[str, str]:
+        return {} if seconds is None else {EXPIRES: f"{self.clock.seconds() + seconds:.3f}"}
 
     def _call_images(self) -> Any:
         return list(IMAGES)
@@ -272,6 +281,8 @@ class Cloud(Orders):
         if not self._closed and self.account.get(instance_id).state in (PENDING, RUNNING):
             self._change(instance_id, state=EXITED, message=message)
             self._kill(instance_id)
+            if self.reclaims:
+                self.end(instance_id)
 
     def end(self, instance_id: str) -> Instance:
         """Destroy it, as was asked for; it is gone after ``ending`` seconds, and when nothing runs in it."""
@@ -304,7 +315,7 @@ class Cloud(Orders):
     def _change(self, instance_id: str, **changes: Any) -> None:
         before = self.account.get(instance_id)
         after = self.account.change(self.clock.seconds(), instance_id, **changes)
-        if after != before:
+        if (after.state, after.responds) != (before.state, before.responds):
             words = after.state if after.responds else f"{after.state}, does not respond"
             self.note("instance", str(after.attempt or after.id), f"{after.id} is {words} {after.message}".rstrip())
 

@@ -23,8 +23,9 @@ from latent.core.states import NotSubstantiated, ShutDown, Substantiated
 from latent.model import Lease, Outcome
 from latent.testing.agent import HasDispatcher, Work, succeed_at_once
 from latent.testing.cloud.agents import InProcessAgents
-from latent.testing.cloud.cloud import Cloud
+from latent.testing.cloud.cloud import Cloud, Guest
 from latent.testing.cloud.line import LocalLine
+from latent.testing.cloud.values import Instance
 from latent.testing.cloud.worker import CloudLatentWorker
 from latent.testing.harness import START, ControllerHarness, answer
 from latent.worker.base import AbstractWorker
@@ -41,6 +42,7 @@ SETTLING = 6 * 3600.0
 class CloudHarness(ControllerHarness):
     """``workers``: made with the cloud as it is here; by default one, "w", that stops its instance after each build.
 
+    ``beside``: another, whose cloud it shares. The check for leaks comes when the last of them stops.
     ``work``: what agents do with a lease. ``latency``, ``boot``, ``ending``: of the `Cloud`. The rest is `ControllerHarness`'s.
     """
 
@@ -54,14 +56,30 @@ class CloudHarness(ControllerHarness):
         latency: float = 0.05,
         boot: float = 1.0,
         ending: float = 0.5,
+        beside: CloudHarness | None = None,
         **options: Any,
     ) -> None:
-        self.world = Clock()
-        self.world.rightNow = START
-        self.cloud = Cloud(self.world, seed=seed, latency=latency, boot=boot, ending=ending)
+        if beside is None:
+            self.world = Clock()
+            self.world.rightNow = START
+            self.cloud = Cloud(self.world, seed=seed, latency=latency, boot=boot, ending=ending)
+            self.sites: list[CloudHarness] = []
+        else:
+            self.world, self.cloud, self.sites = beside.world, beside.cloud, beside.sites
+        self.sites.append(self)
         self.agents = InProcessAgents(self, self.world, work)
-        self.cloud.boots = self.agents
+        self.cloud.boots = self._boot
         super().__init__(state_dir, (workers or _one_worker)(self.cloud), **options)
+        self.clock.rightNow = self.world.rightNow
+
+    def _boot(self, instance: Instance) -> Guest:
+        site = next((one for one in self.sites if one.controller_id == instance.controller_id), self)
+        return site.agents(instance)
+
+    @property
+    def controller_id(self) -> str:
+        """Also of the one that has died."""
+        return self.controller.identity.controller_id
 
     @property
     def at_home(self) -> HasDispatcher | None:
@@ -84,8 +102,9 @@ class CloudHarness(ControllerHarness):
         """After the controller has stopped: nothing may be left, at the cloud neither."""
         super().close()
         self.agents.controller_changed()
-        self.cloud.close()
-        self.cloud.check()
+        if not any(site._running for site in self.sites):
+            self.cloud.close()
+            self.cloud.check()
 
     def settle(self, seconds: float = SETTLING) -> None:
         """Everything works from now on (`Cloud.heal`): until all builds are over and nothing is on its way or waits for its end.
@@ -109,7 +128,7 @@ class CloudHarness(ControllerHarness):
             if not keeps and not isinstance(post.state, NotSubstantiated | ShutDown):
                 return False
         left = [one for one in self.cloud.account if one.exists and not one.foreign and not one.protected]
-        return all(one.attempt in expected for one in left)
+        return all(one.attempt in expected for one in left if one.controller_id == self.controller_id)
 
     def _lines(self) -> list[LocalLine]:
         plugins = [post.plugin for post in self.controller.roster if isinstance(post.plugin, CloudLatentWorker)]
@@ -131,16 +150,23 @@ class CloudHarness(ControllerHarness):
         end = self.clock.seconds() + seconds
         while (clock := self._next(end)) is not None:
             due = max(clock.calls[0].getTime(), self.clock.rightNow)
-            self.world.rightNow = self.clock.rightNow = due
+            self._set_time(due)
             # One call, as what it does may make another clock's due.
             call = clock.calls.pop(0)
             call.called = 1
             call.func(*call.args, **call.kw)
-        self.world.rightNow = self.clock.rightNow = end
+        self._set_time(end)
+
+    def _set_time(self, now: float) -> None:
+        for clock in self._clocks():
+            clock.rightNow = now
+
+    def _clocks(self) -> list[Clock]:
+        return [self.world, *(site.clock for site in self.sites)]
 
     def _next(self, end: float) -> Clock | None:
         """The clock whose call is the next that is due."""
-        waiting = [clock for clock in (self.world, self.clock) if clock.calls and clock.calls[0].getTime() <= end]
+        waiting = [clock for clock in self._clocks() if clock.calls and clock.calls[0].getTime() <= end]
         return min(waiting, key=lambda clock: clock.calls[0].getTime(), default=None)
 
     def answer(self, awaitable: Awaitable[T]) -> T:
@@ -149,7 +175,7 @@ class CloudHarness(ControllerHarness):
         deferred = awaitable if isinstance(awaitable, Deferred) else Deferred.fromCoroutine(awaitable)  # type: ignore[arg-type]
         end = self.clock.seconds() + PATIENCE
         while not deferred.called and self.clock.seconds() < end:
-            due = [clock.calls[0].getTime() for clock in (self.world, self.clock) if clock.calls]
+            due = [clock.calls[0].getTime() for clock in self._clocks() if clock.calls]
             if not due:
                 break
             self.advance(max(0.0, min(due) - self.clock.seconds()))

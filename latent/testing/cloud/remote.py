@@ -61,17 +61,18 @@ class RemoteCloud(Orders):
 class CloudProcess(RemoteCloud):
     """Starts one, in ``directory``; it ends with the ``with``, with `close`, or with the process that started it.
 
-    ``options``: of ``python -m latent.testing.cloud``, boot=0.5 for ``--boot 0.5``.
+    ``options``: of ``python -m latent.testing.cloud``, boot=0.5 for ``--boot 0.5``, empty=True for ``--empty``.
     """
 
-    def __init__(self, directory: Path, *, seed: int = 0, empty: bool = False, **options: float) -> None:
+    def __init__(self, directory: Path, *, seed: int = 0, **options: float | bool) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         port_file = directory / "cloud.port"
         port_file.unlink(missing_ok=True)
         command = [sys.executable, "-m", "latent.testing.cloud", "--tied", "--seed", str(seed)]
         command += ["--port-file", str(port_file), "--directory", str(directory / "instances")]
-        command += [f"--{name.replace('_', '-')}={value:g}" for name, value in options.items()]
-        command += ["--empty"] if empty else []
+        for name, value in options.items():
+            if value is not False:
+                command.append(f"--{name.replace('_', '-')}" + ("" if value is True else f"={value:g}"))
         self._log = directory / "cloud.log"
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -75,6 +75,10 @@ class Instance:
         return self.tags.get(CONTROLLER, "")
 
     @property
+    def whose(self) -> tuple[str, Attempt | None]:
+        return self.controller_id, self.attempt
+
+    @property
     def protected(self) -> bool:
         return PROTECT in self.tags
 

@@ -21,6 +21,7 @@ from latent.errors import (
 )
 from latent.model import JSON
 from latent.testing.cloud.cloud import Cloud
+from latent.testing.cloud.expiry import Expiry
 from latent.testing.cloud.line import Line, LocalLine, RemoteLine
 from latent.testing.cloud.values import ATTEMPT, CONTROLLER, EXITED, GONE, STOPPING, WORKER, CloudError, Instance
 from latent.worker.abstract import take_seconds, taken_if_given
@@ -53,10 +54,12 @@ class CloudLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
 
     settle: float = 0.0
     poll: float = 0.2
+    expiry: float | None = None
 
     _id: str | None = None
     _asked_at: float | None = None
     _trouble = ""
+    _expiry: Expiry | None = None
     line: Line | None = None
     """To its cloud, once it was asked for something."""
 
@@ -69,10 +72,11 @@ class CloudLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         image: Any = None,
         settle: float | None = None,
         poll: float | None = None,
+        expiry: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().checkConfig(name, password, **kwargs)
-        self._set(cloud, image, settle, poll)
+        self._set(cloud, image, settle, poll, expiry)
 
     def reconfigService(
         self,
@@ -83,13 +87,14 @@ class CloudLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         image: Any = None,
         settle: float | None = None,
         poll: float | None = None,
+        expiry: float | None = None,
         **kwargs: Any,
     ) -> Any:
-        self._set(cloud, image, settle, poll)
+        self._set(cloud, image, settle, poll, expiry)
         self.builds_may_be_incompatible = is_renderable(self.image)
         return super().reconfigService(name, password, **kwargs)
 
-    def _set(self, cloud: Any, image: Any, settle: float | None, poll: float | None) -> None:
+    def _set(self, cloud: Any, image: Any, settle: float | None, poll: float | None, expiry: float | None) -> None:
         if isinstance(cloud, str):
             host, _, port = cloud.rpartition(":")
             if not host or not port.isdigit():
@@ -102,10 +107,13 @@ class CloudLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         self.image = image if is_renderable(image) else taken_if_given(self, text, "image", image, default="agent")
         take_seconds(self, "settle", settle, least=0)
         take_seconds(self, "poll", poll)
+        if expiry is not None:
+            take_seconds(self, "expiry", expiry)
 
     # --- the hooks -----------------------------------------------------------------------------------------------------------
 
     async def start_instance(self, build: Any) -> list[str]:
+        self._has_nothing_to_expire()
         self._id, self._asked_at = None, self.reactor.seconds()
         enrolment = enrolled(self, "start_instance")
         image = await self.renderWorkerPropsOnStart(build)
@@ -114,12 +122,13 @@ class CloudLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
             "tags": _tags(enrolment),
             "image": image,
             "environment": self._environment(enrolment),
+            "expires_in": self.expiry,
         }
         try:
             made = Instance.from_json(await self._call("create", late=self._came_late, **arguments))
         except CloudError as error:
             raise _ERRORS.get(error.kind, LatentWorkerFailedToSubstantiate)(f"{self._where}: {error}") from error
-        self._id = made.id
+        self._has(made.id)
         if made.state in (STOPPING, GONE, EXITED):
             self.failed_to_start(made.id, made.state)
         return [made.id, image]
@@ -131,6 +140,7 @@ class CloudLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         if self.enrolment is None:
             return
         mine = _tags(self.enrolment)
+        self._has_nothing_to_expire()
         # Until then an instance that was asked for may not be listed yet. Where nobody knows when that was, it was just now.
         until = (self.reactor.seconds() if self._asked_at is None else self._asked_at) + self.settle
         if self._id is not None:
@@ -175,6 +185,7 @@ class CloudLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
             raise LatentError(f"{self._where}: {error}") from error
         ours = _tags(enrolled(self, "resume_instance")).items() <= instance.tags.items()
         if ours and instance.state not in (STOPPING, GONE, EXITED):
+            self._has(instance.id, at_once=True)
             self.rememberWorkerProps(instance.image)
             return True
         return False
@@ -208,6 +219,22 @@ class CloudLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         return ProviderStatus(
             subject=f"cloud {self._where}", message=self._trouble or "it answers", ok=not self._trouble, remedy=remedy
         )
+
+    # --- the expiry of its instance ------------------------------------------------------------------------------------------
+
+    def _has(self, instance_id: str, at_once: bool = False) -> None:
+        self._id = instance_id
+        self._has_nothing_to_expire()
+        if self.expiry is not None:
+            self._expiry = Expiry(
+                self.reactor, self.expiry, lambda: self._call("tag", id=instance_id, tags={}, expires_in=self.expiry)
+            )
+            self._expiry.begin(at_once)
+
+    def _has_nothing_to_expire(self) -> None:
+        if self._expiry is not None:
+            self._expiry.end()
+            self._expiry = None
 
     # --- inside --------------------------------------------------------------------------------------------------------------
 
