@@ -28,6 +28,9 @@ from latent.worker.processes import Seen, children
 from latent.worker.words import shown
 
 RECORD = "instance.json"
+PROTECT = "latent.protect"
+"""A file in an instance's directory: as long as it is there, the reaper leaves the instance alone."""
+
 LOG = "agent.log"
 TAIL_BYTES = 4096
 TAIL_LINES = 10
@@ -140,9 +143,10 @@ def is_agent(seen: Seen, handle: Handle) -> bool:
 
 
 def check(handle: Handle) -> tuple[bool, str]:
-    """(True, ""), or False and how the agent ended, with the last lines of its log."""
-    if runs(handle):
-        return True, ""
+    """(True, ""), or False and how the agent ended, with the last lines of its log; or that it is suspended."""
+    seen = processes.look(handle.pid)
+    if seen is not None and is_agent(seen, handle):
+        return not seen.suspended, f"agent is suspended by a signal; kill -CONT {seen.pid} wakes it" if seen.suspended else ""
     code = children.exit_code(handle.pid, handle.born)
     if code is None:
         what = "agent is gone"
@@ -183,7 +187,9 @@ def listed(table: Iterable[Seen], base: Path) -> list[ListedInstance]:
         name = directory_name(marker)
         told = (seen.directory for seen in group if Path(seen.directory).name == name)
         handle = _handle(group, next(told, str(base / name)))
-        found.append(ListedInstance(whose[1], handle.to_json(), whose[0], handle.create_time))
+        protected = (Path(handle.dir) / PROTECT).exists()
+        title = f"pid {handle.pid} in {handle.dir}"
+        found.append(ListedInstance(whose[1], handle.to_json(), whose[0], handle.create_time, protected=protected, title=title))
     return found
 
 

@@ -68,6 +68,8 @@ class Host:
         left = family
         if family:
             await self.threads.run(processes.send, family, signal.SIGTERM, adopt=discard)
+            # One that is suspended hears nothing before that.
+            await self.threads.run(processes.send, family, signal.SIGCONT, adopt=discard)
         for seconds in _rounds(grace):
             if not left:
                 break
@@ -182,7 +184,8 @@ class ProcessLatentWorker(AbstractLatentWorker):
         return "this machine"
 
     async def list_instances(self) -> list[ListedInstance]:
-        return instances.listed(await self._host().table.get(), self._base())
+        host = self._host()
+        return await host.threads.run(instances.listed, await host.table.get(), self._base(), adopt=discard)
 
     async def destroy_instance(self, handle: JSON) -> None:
         found = Handle.from_json(handle)

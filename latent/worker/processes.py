@@ -21,7 +21,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
-from attrs import frozen
+from attrs import field, frozen
 
 MARKER = "LATENT_INSTANCE"
 """The variable in the environment of every process of an instance: ``<controller id>/<worker>/<attempt>``."""
@@ -41,6 +41,7 @@ class Seen:
 
     ``created``: when, in POSIX seconds; 0 without a marker.
     ``readable``: whether its environment could be read, so that an empty ``marker`` says something.
+    ``suspended``: whether it was stopped by a signal and does nothing until it is sent SIGCONT.
     """
 
     pid: int
@@ -51,6 +52,7 @@ class Seen:
     marker: str = ""
     directory: str = ""
     readable: bool = True
+    suspended: bool = field(default=False, eq=False)
 
 
 @frozen
@@ -59,6 +61,7 @@ class _Stat:
     session: int
     born: float
     alive: bool
+    suspended: bool
 
 
 def look(pid: int) -> Seen | None:
@@ -81,7 +84,7 @@ def look(pid: int) -> Seen | None:
         except (psutil.Error, OSError):
             return None
         marker, directory = environment.get(MARKER, ""), environment.get(DIRECTORY, "")
-        seen = Seen(pid, stat.parent, stat.session, stat.born, created, marker, directory, readable)
+        seen = Seen(pid, stat.parent, stat.session, stat.born, created, marker, directory, readable, stat.suspended)
         if settled:
             return seen
         wait((seen,), 0.001)
@@ -243,7 +246,13 @@ def _stat_of_linux(pid: int) -> _Stat | None:
         return None
     # The second field is the program's name in parentheses and may hold anything.
     fields = line[line.rindex(b")") + 2 :].split()
-    return _Stat(parent=int(fields[1]), session=int(fields[3]), born=float(fields[19]), alive=fields[0] not in (b"Z", b"X", b"x"))
+    return _Stat(
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        born=float(fields[19]),
+        alive=fields[0] not in (b"Z", b"X", b"x"),
+        suspended=fields[0] == b"T",
+    )
 
 
 def _environment(pid: int) -> Mapping[str, str]:
@@ -259,7 +268,10 @@ def _stat_of_psutil(pid: int) -> _Stat | None:
     try:
         process = psutil.Process(pid)
         with process.oneshot():
-            return _Stat(process.ppid(), os.getsid(pid), process.create_time(), process.status() not in _DEAD)
+            status = process.status()
+            return _Stat(
+                process.ppid(), os.getsid(pid), process.create_time(), status not in _DEAD, status == psutil.STATUS_STOPPED
+            )
     except (psutil.Error, OSError):
         return None
 
