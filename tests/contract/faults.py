@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from latent.model import JSON
 from latent.testing.contract import PROMISES
 from latent.worker import ListedInstance, ThreadPool, discard
-from tests.contract.shed import ShedLatentWorker
+from tests.contract.shed import Animal, ShedLatentWorker
 
 FAULTS: dict[type[ShedLatentWorker], frozenset[str]] = {}
 """The plugin with one fault -> the promises that it breaks."""
@@ -253,6 +253,15 @@ class ListsItsOwn(ShedLatentWorker):
 
     async def list_instances(self) -> list[ListedInstance]:
         return [one for one in await super().list_instances() if one.attempt.worker == self.name]
+
+
+@breaks("list-tells-all", "foreign-untouched")
+class ListsTheForeign(ShedLatentWorker):
+    """Lists what merely looks like its own."""
+
+    async def list_instances(self) -> list[ListedInstance]:
+        found = await self.threads.run(self.shed.all, adopt=discard)
+        return [self.listed(Animal(one.name, {"controller": "", **one.tags})) for one in found]
 
 
 @breaks("destroy-is-confirmed")

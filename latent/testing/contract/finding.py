@@ -118,8 +118,8 @@ class Finding(ContractCase):
         self.needs(asking, "list_instances")
         for worker in workers:
             await self.is_listed(asking, worker)
-        if len(listed := await self.listed_here(asking, workers)) != len(workers):
-            self.broken(f"there are {len(workers)} instances of ours beside {foreign}; list_instances shows {listed}")
+        if len(listed := await self.listed_here(asking, workers, foreign)) != len(workers):
+            self.broken(f"there are {len(workers)} instances of ours beside {foreign}; list_instances shows {', '.join(listed)}")
         for worker in workers:
             await worker.stop()
 
@@ -141,9 +141,14 @@ class Finding(ContractCase):
         if one.created_at is not None and not abs(one.created_at - time.time()) < HOUR:
             self.broken(f"{worker.attempt} was started just now; its created_at is {one.created_at}, not POSIX seconds of today")
 
-    async def listed_here(self, asking: Driven, workers: list[Driven]) -> list[str]:
+    async def listed_here(self, asking: Driven, workers: list[Driven], foreign: str) -> list[str]:
+        """Other controllers may be at work where the tests run: theirs are left out."""
         controllers = {worker.controller.identity.controller_id for worker in workers}
-        return [str(one.attempt) for one in await asking.listed() if one.controller_id in controllers or not one.controller_id]
+        return [
+            str(one.attempt)
+            for one in await asking.listed()
+            if one.controller_id in controllers or self.provider.is_of(one.handle, foreign)
+        ]
 
     # --- destroying ----------------------------------------------------------------------------------------------------------
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 from unittest import SkipTest
 
 from attrs import field, frozen
 
+from latent.model import JSON
 from latent.worker.base import AbstractLatentWorker
 
 
@@ -76,6 +78,10 @@ class Provider:
     def clean_up(self) -> Any:
         """The test is over: remove whatever is left of it at the provider, also what a broken plugin has left."""
         _missing(self, "clean_up(self)")
+
+    def is_of(self, handle: JSON, instance: str) -> bool:
+        """Whether a handle is this instance's; by itself, whether the instance's name is one of the strings in it."""
+        return json.dumps(instance) in json.dumps(handle)
 
     # --- what may be left out ------------------------------------------------------------------------------------------------
 
