@@ -13,6 +13,7 @@ The tree; what happens next depends on the type alone::
       LatentWorkerCannotSubstantiate          this build's own properties: the build fails, the worker is not blamed
         MissingProperty                         a renderable needs a property that the build lacks (`latent.worker.properties`)
       LatentWorkerSubstantiationCancelled     nobody wants the instance any more: nobody is blamed
+      MachineError                            a latent machine could not be started or stopped
       EnrolmentRefused                        an agent's token is wrong, used, or another attempt's
       ProtocolError                           an agent broke its protocol: the call fails, the session stays
         NotYourRun                              the run belongs to another session, or is over
@@ -96,6 +97,10 @@ class RunNotFound(StoreError):
 
 class StoreCorrupt(StoreError):
     """What is on disk is not what was written; it is left as it is."""
+
+
+class MachineError(LatentError):
+    """A latent machine could not be started or stopped; the message says why."""
 
 
 class NotFound(LatentError):

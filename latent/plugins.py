@@ -1,7 +1,7 @@
 """What plugins add to a configuration: ``from latent.plugins import worker, util``, then ``worker.EC2LatentWorker(...)``.
 
-A distribution adds a name through an entry point of the group ``latent.worker`` or ``latent.util``. It is imported when the
-name is first used, so that the dependencies of a plugin that nobody uses need not be there.
+A distribution adds a name through an entry point of the group ``latent.worker``, ``latent.machine`` or ``latent.util``. It is
+imported when the name is first used, so that the dependencies of a plugin that nobody uses need not be there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from latent.errors import PluginError
 from latent.worker.abstract import AbstractWorker
+from latent.worker.machine import Machine
 from latent.worker.words import did_you_mean, kind
 
 
@@ -115,10 +116,22 @@ def _check_worker(plugin: Any) -> None:
     plugin.check_class()
 
 
+def _check_machine(plugin: Any) -> None:
+    """A machine's class, or an action's."""
+    if not isinstance(plugin, type):
+        raise PluginError(f"it is {kind(plugin)}, not a class; let the entry point name a subclass of AbstractLatentMachine")
+    if issubclass(plugin, Machine):
+        plugin.check_class()
+    elif not callable(getattr(plugin, "perform", None)):
+        name = f"{plugin.__module__}.{plugin.__qualname__}"
+        raise PluginError(f"{name} is neither a machine nor an action; subclass latent.worker.AbstractLatentMachine")
+
+
 def _check_util(plugin: Any) -> None:
     if not callable(plugin):
         raise PluginError(f"it is {kind(plugin)}, which can't be called; let the entry point name a class or a function")
 
 
 worker: Any = Namespace("latent.worker", _check_worker)
+machine: Any = Namespace("latent.machine", _check_machine)
 util: Any = Namespace("latent.util", _check_util)

@@ -43,11 +43,11 @@ def show_status(screen: Screen, doc: dict[str, Any], now: float, log: Path | Non
     )
 
 
-@click.command(short_help="List the workers and what each is doing.")
+@click.command(short_help="List workers and machines, and what each is doing.")
 @json_option
 @pass_place
 def workers(place: Place, as_json: bool) -> None:
-    """List the workers, what each is doing, and why one takes no builds."""
+    """List the workers, what each is doing, and why one takes no builds; then the latent machines that they live on."""
     doc = call(place, "GET", "/workers")
     screen = Screen()
     if as_json:
@@ -56,6 +56,9 @@ def workers(place: Place, as_json: bool) -> None:
         screen.line("no workers; declare some in master.cfg, then: " + place.command("reconfig"))
     else:
         show_workers(screen, doc["workers"], time.time())
+        if doc["machines"]:
+            screen.line("")
+            show_machines(screen, doc["machines"], time.time())
 
 
 def show_workers(screen: Screen, found: list[dict[str, Any]], now: float) -> None:
@@ -65,6 +68,7 @@ def show_workers(screen: Screen, found: list[dict[str, Any]], now: float) -> Non
         Column("state"),
         Column("since", right=True),
         Column("attempt", right=True),
+        Column("machine"),
         Column("builds"),
         Column("note", wraps=True),
     ]
@@ -75,12 +79,48 @@ def show_workers(screen: Screen, found: list[dict[str, Any]], now: float) -> Non
             Cell(worker["state"], words.STYLES.get(worker["state"], "")),
             words.duration(now - worker["since"], whole=True),
             worker["attempt"] or "",
+            worker["machine"],
             ", ".join(map(str, worker["builds"])),
             Cell(_note(worker, now), "yellow"),
         )
         for worker in found
     ]
     screen.table(columns, rows)
+
+
+def show_machines(screen: Screen, found: list[dict[str, Any]], now: float) -> None:
+    columns = [
+        Column("machine"),
+        Column("kind"),
+        Column("state"),
+        Column("since", right=True),
+        Column("starts", right=True),
+        Column("workers"),
+        Column("note", wraps=True),
+    ]
+    rows = [
+        (
+            machine["name"],
+            machine["kind"],
+            Cell(machine["state"], words.STYLES.get(machine["state"], "")),
+            words.duration(now - machine["since"], whole=True),
+            machine["starts"] or "",
+            ", ".join(machine["workers"]),
+            Cell(_machine_note(machine, now), "yellow"),
+        )
+        for machine in found
+    ]
+    screen.table(columns, rows)
+
+
+def _machine_note(machine: dict[str, Any], now: float) -> str:
+    retry, idle = machine["retry_at"], machine["idle_until"]
+    parts = [
+        machine["error"],
+        f"its stop is tried again in {words.duration(retry - now, whole=True)}" if retry is not None else "",
+        f"stops in {words.duration(idle - now, whole=True)} unless somebody builds" if idle is not None else "",
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def _note(worker: dict[str, Any], now: float) -> str:
@@ -125,13 +165,13 @@ def show_health(screen: Screen, doc: dict[str, Any], everything: bool) -> None:
         screen.line((f"all is well ({total} looked at)", "green"))
 
 
-@click.command(short_help="Tell what happened to a worker.")
+@click.command(short_help="Tell what happened to a worker or a machine.")
 @click.argument("worker")
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many of the latest.")
 @json_option
 @pass_place
 def history(place: Place, worker: str, limit: int, as_json: bool) -> None:
-    """Tell what happened to a worker: each event and the state it led to, the latest last."""
+    """Tell what happened to a worker, or a latent machine: each event and the state it led to, the latest last."""
     from urllib.parse import quote
 
     doc = call(place, "GET", f"/workers/{quote(worker, safe='')}/history", params={"limit": limit})

@@ -29,6 +29,10 @@ STYLES = {
     "INSUBSTANTIATING_SUBSTANTIATING": "blue",
     "NOT_SUBSTANTIATED": "dim",
     "SHUT_DOWN": "dim",
+    "STARTING": "cyan",
+    "STARTED": "green",
+    "STOPPING": "blue",
+    "STOPPED": "dim",
     "DETACHED": "yellow",
     "skipped": "dim",
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from latent.config import database, protocols, values
+from latent.config import database, machines, protocols, values
 from latent.config.builder import COMMAND, Builder
 from latent.config.lines import Path
 from latent.config.mistakes import Mistake, explain
@@ -15,6 +15,7 @@ from latent.config.settings import Bots, Buildbot, Config, Limits, PeerAgents, W
 from latent.config.source import Faulty, Source
 from latent.errors import ConfigError
 from latent.worker.base import AbstractWorker
+from latent.worker.machine import Machine
 from latent.worker.values import number
 from latent.worker.words import did_you_mean, kind, shown
 
@@ -55,7 +56,7 @@ SECTIONS: Mapping[Path, Mapping[str, Check]] = {
 }
 """The settings that are dicts, and how each of their keys is checked."""
 
-KEYS = ("workers", "builders", "protocols", "db", "www", "limits", "title", "journal_days")
+KEYS = ("workers", "builders", "machines", "protocols", "db", "www", "limits", "title", "journal_days")
 
 
 def check(source: Source) -> Config:
@@ -77,6 +78,11 @@ class _Checker:
         self._c = self._root()
         workers = self._workers()
         workers_known = self._source.workers_known and len(mistakes) == so_far
+        before = len(mistakes)
+        declared = self._machines()
+        machines_known = self._source.machines_known and len(mistakes) == before
+        if workers_known and machines_known:
+            self._on_machines(workers, declared)
         builders = self._builders()
         if workers_known:
             self._all_served(workers, builders)
@@ -102,6 +108,7 @@ class _Checker:
             path=self._source.path,
             workers=workers,
             builders=builders,
+            machines=declared,
             peer=peer,
             buildbot=buildbot,
             bots=bots,
@@ -261,7 +268,30 @@ class _Checker:
                 continue
             for member in members:
                 self._unique(found, member.name, line, member, "worker")
+        self._worker_lines = {name: line for name, (line, _) in found.items()}
         return {name: worker for name, (_, worker) in found.items()}
+
+    def _machines(self) -> dict[str, Machine]:
+        example = "machine.GenericLatentMachine('m1', ...)"
+        found: dict[str, tuple[int, Machine]] = {}
+        for line, element in self._elements("machines", example):
+            if not isinstance(element, Machine):
+                self._stranger(line, element, "machines", Machine, example)
+                continue
+            self._unique(found, element.name, line, element, "machine")
+            try:
+                self._source.mistakes += [Mistake(line, what) for what in element.mistakes(self._source.path.parent)]
+            except Exception as error:
+                self._source.mistakes += explain(error, self._source.path, line=line, made=type(element))
+        self._machine_lines = {name: line for name, (line, _) in found.items()}
+        return {name: machine for name, (_, machine) in found.items()}
+
+    def _on_machines(self, workers: Mapping[str, AbstractWorker], declared: Mapping[str, Machine]) -> None:
+        """Only if both are right by themselves."""
+        for name, message in machines.misplaced(workers, declared):
+            self._source.mistakes.append(Mistake(self._worker_lines[name], message))
+        for name, message in machines.unused(workers, declared):
+            self._source.mistakes.append(Mistake(self._machine_lines[name], message))
 
     def _builders(self) -> dict[str, Builder]:
         example = "util.Builder('tests', steps=['make test'])"

@@ -70,6 +70,17 @@ class BuilderChanged:
 
 
 @frozen
+class MachineChange:
+    """A machine of ``c["machines"]``. ``what``: "added", "removed, ...", "changed"."""
+
+    name: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"machine {self.name}: {self.what}"
+
+
+@frozen
 class SettingChanged:
     """Can be applied while the controller runs. ``key`` is as in master.cfg, with dots: ``limits.max_instances``."""
 
@@ -94,7 +105,15 @@ class RestartNeeded:
 
 
 Change = (
-    WorkerAdded | WorkerRemoved | WorkerChanged | BuilderAdded | BuilderRemoved | BuilderChanged | SettingChanged | RestartNeeded
+    WorkerAdded
+    | WorkerRemoved
+    | WorkerChanged
+    | BuilderAdded
+    | BuilderRemoved
+    | BuilderChanged
+    | MachineChange
+    | SettingChanged
+    | RestartNeeded
 )
 
 
@@ -115,7 +134,20 @@ def diff(old: Config, new: Config) -> list[Change]:
             changes.append(BuilderAdded(name))
         elif _builder(old.builders[name]) != _builder(builder):
             changes.append(BuilderChanged(name))
-    return changes + _settings(old, new)
+    return changes + _machines(old, new) + _settings(old, new)
+
+
+def _machines(old: Config, new: Config) -> list[Change]:
+    changes: list[Change] = [
+        MachineChange(name, "removed; it is stopped when no instance is on it") for name in old.machines if name not in new.machines
+    ]
+    for name, machine in new.machines.items():
+        before = old.machines.get(name)
+        if before is None:
+            changes.append(MachineChange(name, "added"))
+        elif before.declaration != machine.declaration:
+            changes.append(MachineChange(name, "changed"))
+    return changes
 
 
 def _settings(old: Config, new: Config) -> list[Change]:

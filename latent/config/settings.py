@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from latent.config.builder import Builder
 from latent.worker.base import AbstractWorker
+from latent.worker.machine import Machine
 
 
 @frozen(kw_only=True)
@@ -116,6 +117,7 @@ class Config:
     path: Path
     workers: Mapping[str, AbstractWorker]
     builders: Mapping[str, Builder] = field(factory=dict)
+    machines: Mapping[str, Machine] = field(factory=dict)
     peer: PeerAgents = field(factory=PeerAgents)
     buildbot: Mapping[str, Buildbot] = field(factory=dict)
     bots: Bots | None = None

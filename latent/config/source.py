@@ -4,7 +4,7 @@ The file is run statement by statement, in one namespace, each part of it exactl
 goes wrong, from the finest to the coarsest; what was caught is written down with its line and the file goes on with a `Faulty`
 in the place of the value that is missing:
 
-- a call of a worker's, Builder's or Step's class (`Guard.call`), wherever it stands: in a loop, in a function of the file;
+- a call of the class of a worker, machine, builder or step (`Guard.call`), wherever it stands: in a loop, in a function;
 - an element of a list or dict that stands at the top of the file (`Guard.element`);
 - a statement.
 
@@ -31,8 +31,10 @@ from latent.config.mistakes import Mistake, explain
 from latent.config.steps import Step
 from latent.errors import ConfigError
 from latent.worker.base import AbstractWorker
+from latent.worker.machine import Machine
+from latent.worker.machine_actions import Action
 
-GUARDED = (AbstractWorker, Builder, Step)
+GUARDED = (AbstractWorker, Builder, Step, Machine, Action)
 
 
 class Faulty:
@@ -66,7 +68,8 @@ class Source:
     """What came of running the file.
 
     ``preset`` is the `c` that the file found. ``where`` knows the lines of what stands in the file, ``lines`` those where
-    each worker and builder was made, by its ``id()``. ``workers_known``: nothing went wrong that may have cost a worker.
+    each worker and builder was made, by its ``id()``. ``workers_known``, ``machines_known``: nothing went wrong that may have
+    cost a worker, or a machine.
     """
 
     path: Path
@@ -76,6 +79,7 @@ class Source:
     mistakes: list[Mistake] = field(factory=list)
     lines: dict[int, int] = field(factory=dict)
     workers_known: bool = True
+    machines_known: bool = True
     _kept: list[object] = field(factory=list)  # what is in `lines`, so that no id() is used again
 
     def made(self, thing: object, line: int) -> None:
@@ -111,6 +115,7 @@ class Guard:
             except Exception as error:
                 self._source.mistakes += explain(error, self._source.path, line=line, made=function)
                 self._source.workers_known &= not issubclass(function, AbstractWorker)
+                self._source.machines_known &= not issubclass(function, Machine | Action)
                 return Faulty()
             self._source.made(made, line)
             return Faulty() if any(map(_is_faulty, given)) else made
@@ -123,7 +128,7 @@ class Guard:
         except Exception as error:
             if not self._consequence(frozenset(names)):
                 self._source.mistakes += explain(error, self._source.path)
-            self._source.workers_known = False
+            self._source.workers_known = self._source.machines_known = False
             return Faulty()
 
     def run(self, statement: ast.stmt, code: CodeType) -> None:
@@ -134,7 +139,7 @@ class Guard:
         except (Exception, SystemExit) as error:
             if not self._consequence(loaded_names(statement)):
                 self._source.mistakes += explain(error, self._source.path, around=statement.lineno)
-            self._source.workers_known = False
+            self._source.workers_known = self._source.machines_known = False
             keys = settings_of(statement)
             for name in bound_names(statement):
                 namespace[name] = Faulty()

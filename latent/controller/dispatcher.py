@@ -79,6 +79,7 @@ class Dispatcher:
         self.lease_seconds = lease_seconds
         self.poke: Callable[[], None] = lambda: None
         self.condemned: Callable[[Attempt], None] = lambda attempt: None
+        self.machine_wanted: Callable[[Attempt], None] = lambda attempt: None
         self.worker_changed: Callable[[str], None] = lambda worker: None
         self.absent: dict[str, str] = {}
         self._store = store

@@ -15,6 +15,7 @@ from latent.config.diff import (
     BuilderAdded,
     BuilderChanged,
     BuilderRemoved,
+    MachineChange,
     RestartNeeded,
     SettingChanged,
     WorkerAdded,
@@ -28,6 +29,7 @@ from latent.controller.clock import Clock
 from latent.controller.dispatcher import Dispatcher
 from latent.controller.failures import explained
 from latent.controller.lifecycle import Lifecycle
+from latent.controller.machines import Machines
 from latent.controller.plain import PlainWorker
 from latent.controller.roster import Roster
 from latent.controller.scheduler import Scheduler
@@ -49,6 +51,7 @@ class Reconfigurable(Protocol):
     roster: Roster
     dispatcher: Dispatcher
     scheduler: Scheduler
+    machines: Machines
 
     async def add_workers(self, plugins: Collection[AbstractWorker]) -> None: ...
     def apply_limits(self, config: Config) -> None: ...
@@ -74,6 +77,8 @@ class Reconfiguration:
         controller = self._controller
         changes = diff(controller.config, config)
         controller.apply_limits(config)
+        # The workers that follow may be on new machines, and those that are there still on old ones.
+        await controller.machines.declare(config.machines)
         done: list[str] = []
         added: list[AbstractWorker] = []
         for change in changes:
@@ -93,11 +98,12 @@ class Reconfiguration:
                     done.append(self._retire(name, str(change)))
                 case WorkerChanged(name):
                     done.append(await self._change(name, config.workers[name], str(change)))
-                case BuilderAdded() | BuilderRemoved() | BuilderChanged() | SettingChanged() | RestartNeeded():
+                case BuilderAdded() | BuilderRemoved() | BuilderChanged() | MachineChange() | SettingChanged() | RestartNeeded():
                     done.append(str(change))
                 case _:
                     assert_never(change)
         await controller.add_workers(added)
+        controller.machines.retire(config.machines)
         touched = {change.name for change in changes if isinstance(change, WorkerAdded | WorkerChanged)}
         for post in controller.roster:
             if post.unusable and not post.removed and post.name not in touched and post.name in config.workers:

@@ -23,6 +23,8 @@ from latent.controller.gauges import Gauges
 from latent.controller.health import HealthItem, health
 from latent.controller.identity import Identity, token_hash
 from latent.controller.lifecycle import Lifecycle
+from latent.controller.machine_health import machine_items
+from latent.controller.machines import Machines
 from latent.controller.plain import PlainWorker
 from latent.controller.queue import BuildQueue
 from latent.controller.reaper import Reaper
@@ -40,6 +42,7 @@ from latent.model import JSON, Build, BuildRequest, BuildState, LogLine, Payload
 from latent.store import attempts, journal
 from latent.store import builds as rows
 from latent.store.database import Store
+from latent.store.machines import journal_name
 from latent.worker.base import AbstractLatentWorker, AbstractWorker
 
 log = Logger()
@@ -83,6 +86,7 @@ class Controller:
         self.scheduler = Scheduler(store, clock, self.roster, self.queue, self.dispatcher, _limits(config))
         self.reaper = Reaper(store, clock, self.roster, self.identity)
         self.records = Records(store, clock, self.roster, self)
+        self.machines = Machines(store, clock, self.roster, reactor=reactor, state_dir=state_dir)
         self.problems: list[str] = []
         self.gauges = Gauges()
         self.started = False
@@ -97,7 +101,13 @@ class Controller:
         self._stopping = False
         self.dispatcher.poke = self.scheduler.poke
         self.dispatcher.condemned = self.reaper.condemned
-        self.dispatcher.worker_changed = self._reconfiguration.worker_changed
+        self.dispatcher.worker_changed = self._worker_changed
+        self.dispatcher.machine_wanted = self.machines.wanted
+        self.gauges.add("latent_machines", "Latent machines, by state.", self.machines.counts)
+
+    def _worker_changed(self, worker: str) -> None:
+        self._reconfiguration.worker_changed(worker)
+        self.machines.worker_changed(worker)
 
     @property
     def sessions(self) -> Sessions:
@@ -118,7 +128,9 @@ class Controller:
         self._report_undeclared(remains)
         recover = self._recovery(remains)
         await recover.builds_and_sessions()
+        self.problems += await self.machines.start(self.config.machines)
         if self._stopping:
+            self.machines.stop()
             return
         here("service.started")
         self.started = True
@@ -219,6 +231,7 @@ class Controller:
         here("service.stop.drained")
         self.reaper.stop()
         await DeferredList([post.shut_down(fast) for post in self.roster.latent()], consumeErrors=True)
+        await self.machines.shut_down(fast)
         here("service.stop.stopped")
         if self._housekeeping.running:
             self._housekeeping.stop()
@@ -234,6 +247,7 @@ class Controller:
         """`stop` was asked for and somebody is out of patience: what still runs is interrupted and queued again."""
         for run in self.dispatcher.live():
             self.dispatcher.interrupted(run.worker, (run.key,), "the controller is shutting down")
+        self.machines.hurry()
         await DeferredList([post.shut_down(True) for post in self.roster.latent()], consumeErrors=True)
 
     def _prune(self) -> None:
@@ -342,7 +356,8 @@ class Controller:
             return build.reason or (build.result.value if build.result else "")
         if (run := self.dispatcher.run_of_build(build.id)) is not None:
             post = self.roster.get(run.worker)
-            where = f" ({run.worker} is {post.state_name})" if post else ""
+            machine = self.machines.where(run.worker)
+            where = f" ({run.worker} is {post.state_name}{', ' if machine else ''}{machine})" if post else ""
             return f"{run.build.reason or f'runs on {run.worker}'}{where}"
         if (claimed := self.scheduler.claiming(build.id)) is not None:
             return claimed.reason
@@ -418,6 +433,7 @@ class Controller:
             paused=post.quarantine.paused,
             reason=post.why_closed(),
             labels={name: sorted(values) for name, values in post.plugin.offer().items()},
+            machine=post.plugin.machine_name or "",
         )
 
     def pause(self, worker: str, paused: bool) -> None:
@@ -439,12 +455,13 @@ class Controller:
             problems=self.problems,
             trouble=self.scheduler.compatibility.trouble,
             now=self._clock.seconds(),
-        )
+        ) + machine_items(self.machines, self._clock.seconds())
 
     async def history(self, worker: str, limit: int = 100) -> Sequence[journal.JournalEntry]:
-        """The worker's journal, oldest first, the last ``limit`` entries. Raises NotFound."""
-        entries = await self.store.read(lambda conn: journal.history(conn, worker, limit))
-        if not entries:
+        """The worker's, or latent machine's, journal, oldest first, the last ``limit`` entries. Raises NotFound."""
+        name = journal_name(worker) if worker not in self.roster and self.machines.get(worker) else worker
+        entries = await self.store.read(lambda conn: journal.history(conn, name, limit))
+        if not entries and name == worker:
             self._post(worker)
         return entries
 

@@ -48,3 +48,4 @@ class WorkerStatus:
     paused: bool = False
     reason: str = ""
     labels: Mapping[str, list[str]] = field(factory=dict)
+    machine: str = ""

@@ -2,6 +2,7 @@
 
 from latent.testing.agent import InProcessAgent, Work, succeed_at_once
 from latent.testing.harness import ControllerHarness, SteppedAgent, answer
+from latent.testing.machine import ControllableLatentMachine, MachineCall, MachineControls
 from latent.testing.worker import (
     BareLatentWorker,
     ControllableLatentWorker,
@@ -12,12 +13,15 @@ from latent.testing.worker import (
 
 __all__ = [
     "BareLatentWorker",
+    "ControllableLatentMachine",
     "ControllableLatentWorker",
     "ControllerHarness",
     "Controls",
     "HookCall",
     "InProcessAgent",
     "InProcessLatentWorker",
+    "MachineCall",
+    "MachineControls",
     "SteppedAgent",
     "Work",
     "answer",

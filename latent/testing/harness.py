@@ -32,8 +32,10 @@ from latent.controller.views import RunView, WorkerStatus
 from latent.model import JSON, Attempt, Build, BuildRequest, BuildState, Lease, Outcome, Requirements, Result, Step
 from latent.store.database import Store
 from latent.testing.agent import InProcessAgent
+from latent.testing.machine import ControllableLatentMachine, MachineControls
 from latent.testing.worker import ControllableLatentWorker, Controls
 from latent.worker.base import AbstractWorker
+from latent.worker.machine import Machine
 
 T = TypeVar("T")
 
@@ -160,6 +162,7 @@ class ControllerHarness:
         workers: Iterable[AbstractWorker],
         *,
         builders: Iterable[Builder] = (),
+        machines: Iterable[Machine] = (),
         limits: Limits | None = None,
         jitter: Callable[[], float] = lambda: 0.0,
         disk_seconds: float = 0.0,
@@ -173,6 +176,7 @@ class ControllerHarness:
         self._disk_seconds = disk_seconds
         self._limits = limits or Limits()
         self._builders = {builder.name: builder for builder in builders}
+        self._machines = {machine.name: machine for machine in machines}
         self._config = self.config(workers)
         self._running = False
         self.scheduling = True
@@ -186,6 +190,7 @@ class ControllerHarness:
             path=self._state_dir / "master.cfg",
             workers={worker.name: worker for worker in declared},
             builders=self._builders,
+            machines=self._machines,
             db_url=f"sqlite:///{self._state_dir}/latent.sqlite",
             limits=self._limits,
         )
@@ -239,6 +244,12 @@ class ControllerHarness:
                 controls.start_answers()
             if controls.stopping:
                 controls.stop_answers()
+        for machine in self._machine_controls():
+            machine.auto_stop = True if machine.auto_stop is None else machine.auto_stop
+            if machine.starting:
+                machine.start_answers()
+            if machine.stopping:
+                machine.stop_answers()
         for _ in range(100):
             if stopping.called:
                 break
@@ -259,21 +270,36 @@ class ControllerHarness:
         self._running = False
         for controls in self._controls():
             controls.controller_died()
+        for machine in self._machine_controls():
+            machine.controller_died()
         at, self.clock = self.clock.seconds(), Clock()
         self.clock.rightNow = at
         self.answer(self.store.close())
 
-    def restart(self, workers: Iterable[AbstractWorker] | None = None) -> None:
-        """Crash, and start another controller. ``workers``: as declared now; None: as before."""
+    def restart(
+        self, workers: Iterable[AbstractWorker] | None = None, *, machines: Iterable[Machine] | None = None
+    ) -> None:
+        """Crash, and start another controller. ``workers``, ``machines``: as declared now; None: as before."""
         if self._running:
             self.crash()
+        if machines is None:
+            machines = [type(m)(*m.arguments[0], **m.arguments[1]) for m in self._machines.values()]
+        self._machines = {machine.name: machine for machine in machines}
         if workers is None:
             workers = [type(w)(*w.arguments[0], **w.arguments[1]) for w in self._config.workers.values()]
         self._config = self.config(workers)
         self.start()
 
-    def reconfigure(self, workers: Iterable[AbstractWorker], *, limits: Limits | None = None) -> list[str]:
-        """What the controller says that it changed."""
+    def reconfigure(
+        self,
+        workers: Iterable[AbstractWorker],
+        *,
+        limits: Limits | None = None,
+        machines: Iterable[Machine] | None = None,
+    ) -> list[str]:
+        """What the controller says that it changed. ``machines``: None: as before."""
+        if machines is not None:
+            self._machines = {machine.name: machine for machine in machines}
         done = self.answer(self.controller.reconfigure(self.config(workers, limits=limits)))
         self._config = self.controller.config
         self.advance(0)
@@ -393,3 +419,7 @@ class ControllerHarness:
 
     def _controls(self) -> list[Controls]:
         return [post.plugin.controls for post in self.controller.roster if isinstance(post.plugin, ControllableLatentWorker)]
+
+    def _machine_controls(self) -> list[MachineControls]:
+        found = [shell.plugin for shell in self.controller.machines]
+        return [machine.controls for machine in found if isinstance(machine, ControllableLatentMachine)]

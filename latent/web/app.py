@@ -203,7 +203,9 @@ class Api:
     @app.route("/api/v1/workers", methods=["GET"])
     def workers(self, request: Request) -> bytes:
         parse.query(request.args, [])
-        return _answer(request, {"workers": [documents.worker(worker) for worker in self._controller.workers()]})
+        workers = [documents.worker(worker) for worker in self._controller.workers()]
+        machines = [documents.machine(machine) for machine in self._controller.machines.statuses()]
+        return _answer(request, {"workers": workers, "machines": machines})
 
     @app.route("/api/v1/workers/<path:name>/pause", methods=["POST"])
     def pause(self, request: Request, name: str) -> bytes:
@@ -226,6 +228,7 @@ class Api:
         limit = parse.whole(parse.query(request.args, ["limit"]), "limit", 100)
         entries = await self._controller.history(name, limit)
         known = [worker.name for worker in self._controller.workers()]
+        known += [machine.name for machine in self._controller.machines.statuses()]
         if not entries and name not in known:
             raise _no_worker(name, known)
         return _answer(request, {"worker": name, "entries": [documents.journal_entry(entry) for entry in entries]})

@@ -9,7 +9,7 @@ from attrs import asdict
 
 from latent.model import JSON, Build, LogLine, Payload, Step, StepState
 from latent.store.runs import to_document
-from latent.web.facade import BuildView, DispatchView, HealthView, JournalView, RunView, WorkerView
+from latent.web.facade import BuildView, DispatchView, HealthView, JournalView, MachineView, RunView, WorkerView
 
 
 def build(value: Build) -> dict[str, JSON]:
@@ -116,6 +116,22 @@ def worker(value: WorkerView) -> dict[str, JSON]:
         "paused": value.paused,
         "reason": value.reason,
         "labels": {name: sorted(values) for name, values in value.labels.items()},
+        "machine": value.machine,
+    }
+
+
+def machine(value: MachineView) -> dict[str, JSON]:
+    """A latent machine as it is now."""
+    return {
+        "name": value.name,
+        "kind": value.kind,
+        "state": value.state,
+        "since": value.since,
+        "starts": value.starts,
+        "workers": list(value.workers),
+        "error": value.error,
+        "retry_at": value.retry_at,
+        "idle_until": value.idle_until,
     }
 
 

@@ -128,6 +128,7 @@ def test_columns_that_are_empty_are_left_out(seen):
         "attempt": 0,
         "since": NOW - 5,
         "builds": [],
+        "machine": "",
         "quarantined_until": NOW - 1,
         "paused": False,
         "reason": "",

@@ -57,6 +57,28 @@ class FakeWorker:
     paused: bool = False
     reason: str = ""
     labels: dict[str, list[str]] = field(factory=dict)
+    machine: str = ""
+
+
+@define(kw_only=True)
+class FakeMachine:
+    name: str
+    kind: str = "GenericLatentMachine"
+    state: str = "STOPPED"
+    since: float = NOW
+    starts: int = 0
+    workers: list[str] = field(factory=list)
+    error: str = ""
+    retry_at: float | None = None
+    idle_until: float | None = None
+
+
+@define
+class FakeMachines:
+    kept: list[FakeMachine] = field(factory=list)
+
+    def statuses(self) -> list[FakeMachine]:
+        return self.kept
 
 
 @define(kw_only=True)
@@ -125,6 +147,7 @@ class FakeController:
     """``store``, ``finish``, ``start_run`` and ``log_line`` are the test's controls; the rest is the facade."""
 
     records: FakeRecords = field(factory=FakeRecords)
+    machines: FakeMachines = field(factory=FakeMachines)
     known: dict[int, Build] = field(factory=dict)
     runs: dict[int, list[FakeRun]] = field(factory=dict)
     lines: dict[int, list[LogLine]] = field(factory=dict)

@@ -134,7 +134,7 @@ async def test_tcp_answers_as_the_socket_does(world):
         headers = {"Authorization": f"Bearer {token}"}
         return httpx.get(f"{world.service.address.url}/api/v1/workers", headers=headers, trust_env=False)
 
-    assert (await deferToThread(get, "made-up")).json() == {"workers": []}
+    assert (await deferToThread(get, "made-up")).json() == {"workers": [], "machines": []}
     assert (await deferToThread(get, "other")).status_code == 401
 
 
