@@ -103,14 +103,15 @@ class ContractCase(TestCase):
         planted: str = await self._of_provider(self.provider.plant)
         return planted
 
-    async def worker(self, name: str | None = None, number: int | None = 1, **keywords: Any) -> Driven:
-        return await self.controller.worker(name or self.provider.names[0], number, **keywords)
+    async def worker(self, name: str | None = None, *, idle: bool = False, **keywords: Any) -> Driven:
+        """A worker in its next attempt, or in none where it is idle."""
+        return await self.controller.worker(name or self.provider.names[0], idle=idle, **keywords)
 
-    async def started(self, name: str | None = None, number: int = 1, build: Any = None) -> tuple[Driven, str]:
+    async def started(self, name: str | None = None) -> tuple[Driven, str]:
         """A worker whose instance is up, and that instance."""
         there = await self.existing()
-        worker = await self.worker(name, number)
-        await worker.start(build)
+        worker = await self.worker(name)
+        await worker.start()
         return worker, await self.one_more(there, f"after {worker.attempt} was started")
 
     async def one_more(self, there: frozenset[str], when: str) -> str:

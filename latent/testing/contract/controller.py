@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,14 @@ class StandIn:
         self.kept: dict[Attempt, JSON] = {}
         self.clock = WallClock(provider.reactor)
         self.calls: list[Deferred[Any]] = []
+        self.numbers: Counter[str] = Counter()
 
-    async def worker(self, name: str, number: int | None = 1, **keywords: Any) -> Driven:
-        """A worker that is declared and set up, and in an attempt unless that is None."""
+    async def worker(self, name: str, *, idle: bool = False, **keywords: Any) -> Driven:
+        """A worker that is declared and set up, and in its next attempt unless it is idle."""
         driven = Driven(self, name, keywords)
         await driven.set_up()
-        if number is not None:
-            driven.begin(number)
+        if not idle:
+            driven.begin()
         return driven
 
     def enrolment(self, attempt: Attempt) -> Any:
@@ -84,9 +86,12 @@ class Driven:
         args, kwargs = self.plugin.arguments
         await self.controller.ask(self.plugin.reconfigService, *args, **kwargs)
 
-    def begin(self, number: int) -> None:
-        """The controller begins an attempt; if there was one of that number, it is the same once more, after a crash."""
-        self.plugin.enrolment = self.controller.enrolment(Attempt(self.plugin.name, number))
+    def begin(self, attempt: Attempt | None = None) -> None:
+        """The controller begins the worker's next attempt, or this one once more, after a crash."""
+        if attempt is None:
+            self.controller.numbers[self.plugin.name] += 1
+            attempt = Attempt(self.plugin.name, self.controller.numbers[self.plugin.name])
+        self.plugin.enrolment = self.controller.enrolment(attempt)
         self.plugin.agent_attached = False
 
     @property
@@ -103,7 +108,7 @@ class Driven:
         """The same worker in the same attempt, after the controller was ended and started again."""
         driven = Driven(self.controller, self.plugin.name, self.keywords)
         await driven.set_up()
-        driven.begin(self.attempt.number)
+        driven.begin(self.attempt)
         return driven
 
     def starting(self, build: Any = None) -> Deferred[tuple[str, ...]]:

@@ -99,9 +99,9 @@ class Declaring(ContractCase):
 
     @answers_anyone
     async def test_questions(self) -> None:
-        worker = await self.worker(number=None)
+        worker = await self.worker(idle=True)
         plugin = worker.plugin
-        scopes = [plugin.list_scope(), (await self.worker(number=None)).plugin.list_scope()]
+        scopes = [plugin.list_scope(), (await self.worker(idle=True)).plugin.list_scope()]
         if not isinstance(scopes[0], str) or scopes[0] != scopes[1]:
             self.broken(f"list_scope of two workers that are declared alike is {scopes[0]!r} and {scopes[1]!r}")
         status = provider_status(plugin, plugin.provider_status())

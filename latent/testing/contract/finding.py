@@ -66,11 +66,11 @@ class Finding(ContractCase):
 
     @only_its_own
     async def test_resume_of_another_attempt(self) -> None:
-        worker, _ = await self.started(number=1)
+        worker, _ = await self.started()
         self.needs(worker, "instance_handle", "resume_instance")
         handle = await worker.handle()
-        for name, number in ((self.provider.names[0], 2), (self.provider.names[1], 1)):
-            other = await self.worker(name, number)
+        for name in self.provider.names[:2]:
+            other = await self.worker(name)
             if await other.resume(handle) is not False:
                 self.broken(f"resume_instance of {other.attempt} answers True for the handle of {worker.attempt}")
         await worker.stop()
@@ -114,7 +114,7 @@ class Finding(ContractCase):
         mine, self.controller = self.controller, StandIn(self.provider, self.state_dir)
         self.addCleanup(mine.close)
         workers.append((await self.started())[0])
-        asking = await self.worker(self.provider.names[2], number=None)
+        asking = await self.worker(self.provider.names[2], idle=True)
         self.needs(asking, "list_instances")
         for worker in workers:
             await self.is_listed(asking, worker)
@@ -157,7 +157,7 @@ class Finding(ContractCase):
         """By another worker, with the handle that its own plugin gave."""
         worker, _ = await self.started()
         _, staying = await self.started(self.provider.names[1])
-        asking = await self.worker(self.provider.names[2], number=None)
+        asking = await self.worker(self.provider.names[2], idle=True)
         self.needs(worker, "instance_handle", "destroy_instance")
         handle = await worker.handle()
         for _ in range(2):
@@ -171,7 +171,7 @@ class Finding(ContractCase):
         """With the handle that list_instances gave, after a restart."""
         worker, _ = await self.started()
         self.needs(worker, "list_instances", "destroy_instance")
-        asking = await self.worker(self.provider.names[2], number=None)
+        asking = await self.worker(self.provider.names[2], idle=True)
         await self.is_listed(asking, worker)
         (handle,) = [one.handle for one in await asking.listed() if same_attempt(one, worker)]
         await asking.destroy(handle)

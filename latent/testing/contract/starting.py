@@ -45,7 +45,7 @@ class Starting(ContractCase):
         first = await self.one_more(there, "after a start")
         await worker.stop()
         await self.only(set(), "after stop_instance has answered")
-        worker.begin(2)
+        worker.begin()
         await worker.start(a_build())
         second = await self.one_more(there, "after the same worker's second start, for a build,")
         if second == first:
@@ -103,9 +103,9 @@ class Starting(ContractCase):
     @cancelled
     async def test_cancelled_start(self) -> None:
         """At whatever moment."""
-        worker = await self.worker(number=None)
-        for number, stage in enumerate(STAGES, start=1):
-            worker.begin(number)
+        worker = await self.worker(idle=True)
+        for stage in STAGES:
+            worker.begin()
             call = worker.starting()
             await self.turns(stage)
             await self.cancel(worker, call, f"after {stage} turns of the reactor")

@@ -66,9 +66,9 @@ class Stopping(ContractCase):
 
     @its_own
     async def test_stop_of_an_earlier_attempt(self) -> None:
-        worker, _ = await self.started(number=1)
+        worker, _ = await self.started()
         await worker.stop()
-        later, instance = await self.started(number=2)
+        later, instance = await self.started()
         await (await worker.restarted()).stop()
         await self.only({instance}, f"after {worker.attempt} was stopped once more")
         await later.stop()
