@@ -11,6 +11,10 @@ What is promised is held to by `tests/core/test_machines.py`, which visits every
 3. After every start, also one that failed, hung or was cut short by a crash, comes a stop; one that fails is tried again.
 4. Whoever waits is told, once, that the machine is up or why it is not. A start that hangs keeps nobody waiting.
 
+Note [Hung starts]. A start that was given up may still bring the machine up, at any time: whenever it answers, the machine is
+stopped (once more) unless it is in use just then. ``hung`` counts such calls in every state: a crash makes them unheard of, and
+then it is stopped in case.
+
 Note [Being wanted]. Only `Wanted`, which a worker says once for each attempt, leads from STOPPED to STARTING, not that somebody
 waits: those who were just told of a failed start are still seen waiting until each has heard it.
 """
@@ -82,11 +86,13 @@ class Call:
 class Stopped:
     """It is down, or counts as such. ``error``: why the last stop may not have taken effect (empty: it has).
 
-    ``attempt`` counts its starts. ``tries``: stops that failed, running. ``closed``: it is not started again.
+    ``attempt`` counts its starts. ``tries``: stops that failed, running. ``closed``: it is not started again. ``hung``: see Note
+    [Hung starts].
     """
 
     policy: MachinePolicy
     attempt: int = 0
+    hung: int = 0
     error: str = ""
     tries: int = 0
     retry_deadline: float | None = None
@@ -100,6 +106,7 @@ class Starting:
     policy: MachinePolicy
     attempt: int
     call: Call
+    hung: int = 0
     closing: bool = False
 
 
@@ -109,6 +116,7 @@ class Started:
 
     policy: MachinePolicy
     attempt: int
+    hung: int = 0
     idle_deadline: float | None = None
 
 
@@ -122,6 +130,7 @@ class Stopping:
     policy: MachinePolicy
     attempt: int
     call: Call | None = None
+    hung: int = 0
     tries: int = 0
     again: bool = False
     closing: bool = False
@@ -266,8 +275,13 @@ def deadlines(state: MachineState) -> dict[Due, float]:
 
 def step(state: MachineState, event: MachineEvent, use: Use, now: float) -> Next:
     """What follows when ``event`` meets ``state`` at ``now`` (POSIX seconds). An event that means nothing changes nothing."""
-    if isinstance(event, Reconfigured):
-        state = _reconfigured(state, event)
+    match event:
+        case Reconfigured():
+            state = _reconfigured(state, event)
+        case StartAnswered(attempt) if not (isinstance(state, Starting) and attempt == state.attempt):
+            state = evolve(state, hung=max(0, state.hung - 1))
+        case _:
+            pass
     match state:
         case Stopped():
             return _stopped(state, event, use, now)
@@ -286,16 +300,16 @@ def _stopped(state: Stopped, event: MachineEvent, use: Use, now: float) -> Next:
         case Wanted(attempt) if attempt in use.waiting:
             if state.closed:
                 return state, (TellDown((attempt,), nobody(SHUTTING_DOWN)),)
-            return _start(state.policy, state.attempt + 1, now)
+            return _start(state, state.attempt + 1, now)
         case StartAnswered():
-            # A call that was given up: what it did after the stop is to be undone, too.
             return _stop(state, now)
         case TimedOut(Due.RETRY) if state.retry_deadline is not None and now >= state.retry_deadline:
             return _stop(state, now)
         case Shutdown():
             return evolve(state, closed=True), ()
         case Recovered():
-            return evolve(state, closed=False), ()
+            fresh = evolve(state, closed=False, hung=0)
+            return _stop(fresh, now) if state.hung else (fresh, ())
         case Wanted() | Used() | StopAnswered() | TimedOut() | Reconfigured():
             return state, ()
         case _:
@@ -315,11 +329,11 @@ def _starting(state: Starting, event: MachineEvent, use: Use, now: float) -> Nex
             if state.closing or call.cancelled:
                 return _stop(state, now)
             up = (TellUp(use.waiting),) if use.waiting else ()
-            after, actions = _settle(Started(policy=state.policy, attempt=state.attempt), use, now)
+            after, actions = _settle(Started(policy=state.policy, attempt=state.attempt, hung=state.hung), use, now)
             return after, (*up, *actions)
         case TimedOut(Due.START) if now >= call.deadline:
             if call.cancelled:
-                return _stop(state, now)
+                return _stop(evolve(state, hung=state.hung + 1), now)
             told = _down(use, infrastructure(f"its machine did not start in {state.policy.missing_timeout:g} s"))
             return evolve(state, call=_cancelled(call, now)), (*told, Cancel(Due.START))
         case Shutdown(fast):
@@ -329,9 +343,8 @@ def _starting(state: Starting, event: MachineEvent, use: Use, now: float) -> Nex
             return evolve(state, closing=True), told
         case Recovered():
             # Whether the machine has come up, nobody can tell: it is started again for whom it is for, or stopped.
-            if use.waiting or use.users:
-                return _start(state.policy, state.attempt, now)
-            return _stop(state, now, closing=False)
+            fresh = evolve(state, closing=False, hung=0)
+            return _start(fresh, state.attempt, now) if use.waiting or use.users else _stop(fresh, now)
         case Wanted() | Used() | StartAnswered() | StopAnswered() | TimedOut() | Reconfigured():
             return state, ()
         case _:
@@ -349,8 +362,10 @@ def _started(state: Started, event: MachineEvent, use: Use, now: float) -> Next:
             return after, (*_down(use, nobody(SHUTTING_DOWN)), *actions)
         case Reconfigured():
             return _settle(evolve(state, idle_deadline=None), use, now)
-        case Used() | Recovered():
+        case Used():
             return _settle(state, use, now)
+        case Recovered():
+            return _settle(evolve(state, hung=0), use, now)
         case Wanted() | StartAnswered() | StopAnswered() | TimedOut():
             return state, ()
         case _:
@@ -362,10 +377,11 @@ def _stopping(state: Stopping, event: MachineEvent, use: Use, now: float) -> Nex
     match event:
         case Wanted(attempt) if attempt in use.waiting and state.closing:
             return state, (TellDown((attempt,), nobody(SHUTTING_DOWN)),)
-        case Wanted() | Used() | Recovered() | Reconfigured() if call is None:
-            return _emptied(evolve(state, closing=False) if isinstance(event, Recovered) else state, use, now)
         case Recovered():
-            return _stop(evolve(state, closing=False), now)
+            fresh = evolve(state, closing=False, hung=0)
+            return _emptied(fresh, use, now) if call is None else _stop(fresh, now)
+        case Wanted() | Used() | Reconfigured() if call is None:
+            return _emptied(state, use, now)
         case StopAnswered(attempt, error) if call is not None and attempt == state.attempt:
             if state.again:
                 return _stop(evolve(state, again=False), now)
@@ -395,18 +411,17 @@ def _reconfigured(state: MachineState, event: Reconfigured) -> MachineState:
     return evolve(state, policy=event.policy)
 
 
-def _start(policy: MachinePolicy, attempt: int, now: float) -> Next:
-    call = Call(Due.START, now + policy.missing_timeout)
-    return Starting(policy=policy, attempt=attempt, call=call), (Start(attempt),)
+def _start(state: Stopped | Starting | Stopping, attempt: int, now: float) -> Next:
+    call = Call(Due.START, now + state.policy.missing_timeout)
+    return Starting(policy=state.policy, attempt=attempt, call=call, hung=state.hung), (Start(attempt),)
 
 
-def _stop(state: Stopped | Starting | Stopping, now: float, *, closing: bool | None = None) -> Next:
+def _stop(state: Stopped | Starting | Stopping, now: float) -> Next:
     """Call stop_machine: no instance is on the machine."""
-    if closing is None:
-        closing = state.closed if isinstance(state, Stopped) else state.closing
+    closing = state.closed if isinstance(state, Stopped) else state.closing
     tries = 0 if isinstance(state, Starting) else state.tries
     call = Call(Due.STOP, now + state.policy.stop_timeout)
-    going = Stopping(policy=state.policy, attempt=state.attempt, call=call, tries=tries, closing=closing)
+    going = Stopping(policy=state.policy, attempt=state.attempt, call=call, hung=state.hung, tries=tries, closing=closing)
     return going, (Stop(state.attempt),)
 
 
@@ -424,7 +439,7 @@ def _settle(state: Started, use: Use, now: float) -> Next:
 
 def _leave(state: Started, use: Use, now: float, *, closing: bool = False) -> Next:
     """The machine goes once the instances on it have gone. At a shutdown their workers see to that themselves."""
-    going = Stopping(policy=state.policy, attempt=state.attempt, closing=closing)
+    going = Stopping(policy=state.policy, attempt=state.attempt, hung=state.hung, closing=closing)
     if not use.users:
         return _stop(going, now)
     return going, () if closing else (Evict(tuple(sorted(use.users))),)
@@ -434,18 +449,18 @@ def _emptied(state: Stopping, use: Use, now: float) -> Next:
     """Somebody came or went while instances were still on the machine, which is up as yet."""
     if use.needed and not state.closing:
         told = (TellUp(use.waiting),) if use.waiting else ()
-        return Started(policy=state.policy, attempt=state.attempt), told
+        return Started(policy=state.policy, attempt=state.attempt, hung=state.hung), told
     return (state, ()) if use.users else _stop(state, now)
 
 
 def _is_down(state: Stopping, error: str, use: Use, now: float) -> Next:
     """The stop has ended. Whoever has come to wait meanwhile gets the next start, whatever became of the stop."""
     if use.waiting and not state.closing:
-        return _start(state.policy, state.attempt + 1, now)
+        return _start(state, state.attempt + 1, now)
     tries = state.tries + 1 if error else 0
     retry = now + min(FIRST_RETRY * 2 ** min(tries - 1, 20), LAST_RETRY) if error else None
-    down = Stopped(policy=state.policy, attempt=state.attempt, error=error, tries=tries, retry_deadline=retry)
-    return evolve(down, closed=state.closing), ()
+    down = Stopped(policy=state.policy, attempt=state.attempt, hung=state.hung, closed=state.closing)
+    return evolve(down, error=error, tries=tries, retry_deadline=retry), ()
 
 
 def _down(use: Use, failure: Failure) -> tuple[MachineAction, ...]:

@@ -41,7 +41,7 @@ def _ours(rows: Mapping[str, Any]) -> dict[str, Any]:
 
 def dump(state: MachineState) -> JSON:
     """The state as an object, without its policy: that comes from the declaration."""
-    document: dict[str, JSON] = {"state": NAMES[type(state)], "attempt": state.attempt}
+    document: dict[str, JSON] = {"state": NAMES[type(state)], "attempt": state.attempt, "hung": state.hung}
     match state:
         case Stopped():
             more: dict[str, JSON] = {"error": state.error, "tries": state.tries, "retry_deadline": state.retry_deadline}
@@ -66,12 +66,13 @@ def load(document: JSON, policy: MachinePolicy) -> MachineState:
 
 
 def _load(document: Any, policy: MachinePolicy) -> MachineState:
-    attempt = _exactly(int, document["attempt"])
+    attempt, hung = _exactly(int, document["attempt"]), _exactly(int, document["hung"])
     match document["state"]:
         case "STOPPED":
             return Stopped(
                 policy=policy,
                 attempt=attempt,
+                hung=hung,
                 error=_exactly(str, document["error"]),
                 tries=_exactly(int, document["tries"]),
                 retry_deadline=_time(document["retry_deadline"]),
@@ -81,13 +82,14 @@ def _load(document: Any, policy: MachinePolicy) -> MachineState:
             call = _read_call(document["call"])
             if call is None:
                 raise ValueError("it is starting without a call")
-            return Starting(policy=policy, attempt=attempt, call=call, closing=_exactly(bool, document["closing"]))
+            return Starting(policy=policy, attempt=attempt, hung=hung, call=call, closing=_exactly(bool, document["closing"]))
         case "STARTED":
-            return Started(policy=policy, attempt=attempt, idle_deadline=_time(document["idle_deadline"]))
+            return Started(policy=policy, attempt=attempt, hung=hung, idle_deadline=_time(document["idle_deadline"]))
         case "STOPPING":
             return Stopping(
                 policy=policy,
                 attempt=attempt,
+                hung=hung,
                 call=_read_call(document["call"]),
                 tries=_exactly(int, document["tries"]),
                 again=_exactly(bool, document["again"]),

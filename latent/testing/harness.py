@@ -23,7 +23,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from latent.config.builder import Builder
-from latent.config.settings import Config, Limits
+from latent.config.settings import Config, Limits, ReaperSettings
 from latent.controller.dispatcher import LiveRun
 from latent.controller.health import HealthItem
 from latent.controller.lifecycle import Lifecycle
@@ -166,6 +166,7 @@ class ControllerHarness:
         limits: Limits | None = None,
         jitter: Callable[[], float] = lambda: 0.0,
         disk_seconds: float = 0.0,
+        reaper: ReaperSettings | None = None,
     ) -> None:
         self.clock = Clock()
         self.clock.rightNow = START
@@ -175,6 +176,7 @@ class ControllerHarness:
         self._jitter = jitter
         self._disk_seconds = disk_seconds
         self._limits = limits or Limits()
+        self._reaper = reaper or ReaperSettings()
         self._builders = {builder.name: builder for builder in builders}
         self._machines = {machine.name: machine for machine in machines}
         self._config = self.config(workers)
@@ -193,6 +195,7 @@ class ControllerHarness:
             machines=self._machines,
             db_url=f"sqlite:///{self._state_dir}/latent.sqlite",
             limits=self._limits,
+            reaper=self._reaper,
         )
 
     # --- the controller's life -----------------------------------------------------------------------------------------------
@@ -276,9 +279,7 @@ class ControllerHarness:
         self.clock.rightNow = at
         self.answer(self.store.close())
 
-    def restart(
-        self, workers: Iterable[AbstractWorker] | None = None, *, machines: Iterable[Machine] | None = None
-    ) -> None:
+    def restart(self, workers: Iterable[AbstractWorker] | None = None, *, machines: Iterable[Machine] | None = None) -> None:
         """Crash, and start another controller. ``workers``, ``machines``: as declared now; None: as before."""
         if self._running:
             self.crash()
