@@ -9,7 +9,7 @@ from typing import Any
 from attrs import asdict
 
 from latent.testing.cloud.script import Doom, Fault
-from latent.testing.cloud.values import Entry, Instance, Leak
+from latent.testing.cloud.values import FATES, Entry, Instance, Leak
 
 
 class Orders:
@@ -46,6 +46,22 @@ class Orders:
     def ignore(self, call: str, **which: Any) -> None:
         """The call is answered as if it had been carried out: a destroy that destroys nothing."""
         self._fault(Fault(kind="ignore", call=call, **which))
+
+    def weather(self, chance: float, *, late: float = 30.0, within: float = 120.0) -> None:
+        """Anything may happen from now on: a call goes wrong with this chance, in one of six ways, and so does an instance,
+        within so many seconds. What happens, the seed decides.
+
+        ``late``: how much later answers come that are late.
+        """
+        always: dict[str, Any] = {"times": None, "chance": chance / 6}
+        self.fail("*", "internal", "it rains", **always)
+        self.fail("*", "throttled", "it pours", done=True, **always)
+        self.hang("*", **always)
+        self.hang("*", done=True, **always)
+        self.late("*", late, **always)
+        self.twice("*", **always)
+        for fate in FATES:
+            self.doom(fate, within, times=None, chance=chance / len(FATES))
 
     def _fault(self, fault: Fault) -> None:
         self.order("fault", **asdict(fault))
