@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from attrs import define
 from twisted.internet.defer import Deferred, fail, succeed
@@ -37,6 +38,9 @@ class Aftermath:
         self._clock = clock
         self._ended: OrderedDict[int, _Ended] = OrderedDict()
         self._sweeper = Alarm(clock, self._sweep)
+        self._left: list[int] = []
+        self._compressor = Alarm(clock, self._compress_soon)
+        self._stopped = False
 
     def add(self, run_id: int, session: int | None, worker: str, lost: str) -> None:
         """``lost``: why its session lost it, if neither its agent nor anybody who asked ended it."""
@@ -44,6 +48,12 @@ class Aftermath:
         self._ended[run_id] = _Ended(session, worker, now, lost)
         if not self._sweeper.armed:  # else it would be put off by each that ends
             self._sweeper.set(now + LOG_GRACE)
+
+    def take(self, runs: Iterable[int]) -> None:
+        """Runs that were over before the controller was started, and whose logs it did not come to compress."""
+        self._left = list(runs)
+        if self._left:
+            self._compressor.set(self._clock.seconds() + LOG_GRACE)
 
     async def belonged(self, session: Session, run_id: int) -> bool:
         """Whether the session had the run until a little while ago."""
@@ -68,7 +78,9 @@ class Aftermath:
         return self._store.read(lambda conn: rows.lost_by(conn, run_id, session.id)).addCallback(judged)
 
     def stop(self) -> None:
+        self._stopped = True
         self._sweeper.set(None)
+        self._compressor.set(None)
 
     def _sweep(self) -> None:
         """Runs whose agents may send no more lines: their logs are closed and compressed."""
@@ -80,6 +92,15 @@ class Aftermath:
                 return
             del self._ended[run_id]
             self._store.finish_log(run_id).addErrback(self._log_not_finished, run_id)
+
+    def _compress_soon(self) -> None:
+        Deferred.fromCoroutine(self._compress())
+
+    async def _compress(self) -> None:
+        """One after the other: there may be many, and others read the disk too."""
+        while self._left and not self._stopped:
+            run_id = self._left.pop()
+            await self._store.finish_log(run_id).addErrback(self._log_not_finished, run_id)
 
     def _log_not_finished(self, failure: Failure, run_id: int) -> None:
         log.failure("the log of run {run} could not be compressed", failure, run=run_id)

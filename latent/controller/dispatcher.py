@@ -89,7 +89,7 @@ class Dispatcher:
         self._runs: dict[int, LiveRun] = {}
         self._of_worker: dict[str, set[int]] = {}
         self._of_build: dict[int, LiveRun] = {}
-        self._aftermath = Aftermath(store, clock)
+        self.aftermath = Aftermath(store, clock)
         self._log_watchers: dict[int, list[Deferred[None]]] = {}
 
     # --- what the planner and the service ask --------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ class Dispatcher:
         """The agent says how it ended. Raises NotYourRun; idempotent."""
         if run_id not in self._runs:
             await self._known(session, run_id)
-            await self._aftermath.cancelled(session, run_id)  # what was lost is not its agent's to end
+            await self.aftermath.cancelled(session, run_id)  # what was lost is not its agent's to end
             await self._store.write(lambda conn: None)  # said again, perhaps while the first is on its way to the disk
             return
         run = self._owned(session, run_id)
@@ -347,7 +347,7 @@ class Dispatcher:
         self.sessions.touch(session)
         run = self._runs.get(run_id)
         if run is None:
-            return self._aftermath.cancelled(session, run_id)
+            return self.aftermath.cancelled(session, run_id)
         try:
             self._owned(session, run_id)
         except NotYourRun as error:
@@ -379,7 +379,7 @@ class Dispatcher:
             self._owned(session, run_id)
             return
         self.sessions.touch(session)
-        if not await self._aftermath.belonged(session, run_id):
+        if not await self.aftermath.belonged(session, run_id):
             raise NotYourRun(f"run {run_id} is over, or never was this session's")
 
     # --- the machine's shell -------------------------------------------------------------------------------------------------
@@ -422,7 +422,7 @@ class Dispatcher:
         self._of_worker[run.worker].discard(run.id)
         cancelled = run.state.cancelled is not None
         lost = "" if cancelled or isinstance(event, leasing.Finished) else over.reason
-        self._aftermath.add(run.id, run.state.session, run.worker, lost)
+        self.aftermath.add(run.id, run.state.session, run.worker, lost)
         result = over.result
         if result is None and run.build.cancel_requested and not run.state.requeue:
             result = Result.CANCELLED
@@ -483,7 +483,7 @@ class Dispatcher:
         return watcher
 
     def stop(self) -> None:
-        self._aftermath.stop()
+        self.aftermath.stop()
         for run in self._runs.values():
             run.alarm.set(None)
         self.sessions.stop()

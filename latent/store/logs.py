@@ -26,6 +26,8 @@ from latent.store.sql import dumps
 OPEN_FILES = 64
 """How many logs are kept open; those that were written least recently are closed first."""
 
+TEMPORARY = ".tmp"
+
 _BLOCK = 1 << 18
 _PACKED_BLOCK = 1 << 14
 
@@ -68,7 +70,7 @@ class LogFiles:
         """Compress the log. Without output, or a second time, nothing happens. Raises StoreError, with the remedy."""
         running, finished = self._running(run_id), self._finished(run_id)
         # Two threads that finish the same log don't write to the same file.
-        temporary = running.with_suffix(f".{threading.get_ident()}.tmp")
+        temporary = running.with_suffix(f".{threading.get_ident()}{TEMPORARY}")
         try:
             with self._lock:
                 self._close(run_id)
@@ -125,6 +127,23 @@ class LogFiles:
                 following[line.step_uuid] = max(line.line + 1, following.get(line.step_uuid, 0))
             lines, offset = self.read(run_id, offset, limit=CHUNK)
         return following
+
+    def left(self) -> list[int]:
+        """The runs whose logs are not compressed. To be called at the start: what a crash left of a compression is removed.
+
+        Raises StoreError.
+        """
+        found = []
+        try:
+            for entry in os.scandir(self._directory):
+                name, _, rest = entry.name.partition(".")
+                if rest == "jsonl" and name.isdecimal():
+                    found.append(int(name))
+                elif rest.endswith(TEMPORARY):
+                    os.unlink(entry)
+        except OSError as error:
+            raise _error(self._directory, error) from error
+        return sorted(found)
 
     def path(self, run_id: int) -> Path:
         """Where the log is, if there is one."""

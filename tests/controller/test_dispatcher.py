@@ -10,8 +10,9 @@ from twisted.internet.defer import Deferred
 from latent.config.settings import Limits
 from latent.controller.aftermath import LOG_GRACE
 from latent.core.leasing import CANCEL_GRACE
-from latent.errors import NotFound, NotYourRun
+from latent.errors import NotFound, NotYourRun, StoreError
 from latent.model import BuildState, Outcome, Result, RunStatus, StepState, StepStatus
+from latent.store.logs import LogFiles
 from latent.testing import ControllerHarness, SteppedAgent, answer
 from latent.worker.base import Worker
 from tests.controller.kit import controller, obliging, worker
@@ -461,6 +462,31 @@ def test_logs_are_compressed_however_many_builds_end_meanwhile(tmp_path: Path) -
             agent.work()
         harness.advance(1)
         assert harness.store.logs.path(run_id).suffix == ".gz"
+
+
+def test_logs_are_compressed_when_a_crash_came_before(tmp_path: Path) -> None:
+    """Five minutes after the start that finds them; the log of a build that still runs is left as it is."""
+    with controller(tmp_path, obliging("a"), obliging("b")) as harness:
+        _, agent = building(harness, "a")
+        _, other = building(harness, "b")
+        agent.tell("one")
+        other.tell("one")
+        agent.finish()
+        harness.restart()
+        keep_up(harness, LOG_GRACE + 1, agent, other)
+        logs = harness.store.logs
+        assert [logs.path(run).suffix for run in (agent.lease.run_id, other.lease.run_id)] == [".gz", ".jsonl"]
+
+
+def test_logs_that_can_not_be_looked_at_hold_up_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The health says what is left undone."""
+
+    def refuse(self: LogFiles) -> None:
+        raise StoreError("the disk is on fire")
+
+    monkeypatch.setattr(LogFiles, "left", refuse)
+    with controller(tmp_path, obliging()) as harness:
+        assert [item.message for item in harness.health()] == ["logs that a crash left are not compressed: the disk is on fire"]
 
 
 def test_who_follows_a_log_is_woken_by_each_line_and_by_the_end(tmp_path: Path) -> None:

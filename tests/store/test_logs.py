@@ -240,3 +240,24 @@ def test_logs_are_private(logs: LogFiles, tmp_path: Path) -> None:
     assert logs.path(1).stat().st_mode & 0o777 == 0o600
     logs.finish(1)
     assert logs.path(1).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_crash_left_is_told_and_the_rest_of_a_compression_removed(logs: LogFiles, tmp_path: Path) -> None:
+    """The next start is told which logs are still plain, and nothing stays of a compression that was not through."""
+    for run in (1, 2, 30):
+        logs.append(run, [line(0)])
+    logs.finish(2)
+    half = tmp_path / "logs" / "1.1234.tmp"
+    half.write_bytes(b"half")
+    assert logs.left() == [1, 30]
+    assert not half.exists()
+    logs.finish(1)
+    assert logs.left() == [30]
+    assert numbers(logs, 1) == [0]
+
+
+def test_logs_that_can_not_be_looked_at(logs: LogFiles, tmp_path: Path) -> None:
+    """The error names the place."""
+    (tmp_path / "logs").rmdir()
+    with pytest.raises(StoreError, match="logs"):
+        logs.left()
