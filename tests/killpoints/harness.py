@@ -22,61 +22,93 @@ MakeProvider = Callable[[Path], Provider]
 
 
 def run_all(
-    scenarios: Sequence[Scenario], directory: Path, provider: MakeProvider, points: Collection[str] | None = None
+    scenarios: Sequence[Scenario],
+    directory: Path,
+    provider: MakeProvider,
+    points: Collection[str] | None = None,
+    told: Callable[[Outcome], None] = lambda outcome: None,
 ) -> dict[str, list[Outcome]]:
-    """What became of each point, in each scenario that has it. ``points``: only those rounds in which they are."""
+    """What became of each point, in each scenario that has it. ``points``: only those rounds in which they are.
+
+    ``told`` is called with each outcome when its round is over, in some thread.
+    """
     with Zygote() as zygote, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        running = [pool.submit(run, scenario, directory, provider, zygote, points) for scenario in scenarios]
+        runs = [_Run(scenario, directory, provider, zygote, points, told) for scenario in scenarios]
         found: dict[str, list[Outcome]] = {}
-        for one in running:
-            for outcome in one.result():
+        for running in [pool.submit(run.outcomes) for run in runs]:
+            for outcome in running.result():
                 found.setdefault(outcome.point, []).append(outcome)
     return found
 
 
-def run(
-    scenario: Scenario, directory: Path, provider: MakeProvider, zygote: Zygote, points: Collection[str] | None
-) -> list[Outcome]:
-    groups = [group for group in scenario.groups if points is None or any(at.point in points for at in group)]
-    if not groups:
-        return []
-    place = directory / scenario.name
-    chain = deque(at for group in groups for at in group)
-    site = KillSite(place, zygote, provider(place), chain, scenario.constants)
-    outcomes: list[Outcome] = []
-    try:
-        site.configure(scenario.config(site))
-        while site.chain:
-            outcomes += _round(site, scenario)
-        site.stop()
-        wrong = [*site.wrong(), *site.left_on_disk(), *site.provider.left()]
-        for outcome in outcomes:
-            outcome.error = outcome.error or "; ".join(wrong)
-    except Exception:
-        error = traceback.format_exc()
-        done = len(outcomes)
-        outcomes += [Outcome(at.point, scenario.name, error) for at in site.died[done:]]
-        outcomes += [Outcome(at.point, scenario.name, f"not come to any more: {error}") for at in site.chain]
-    finally:
-        site.end()
-    return outcomes
+class _Run:
+    """One scenario on one site."""
 
+    def __init__(
+        self,
+        scenario: Scenario,
+        directory: Path,
+        provider: MakeProvider,
+        zygote: Zygote,
+        points: Collection[str] | None,
+        told: Callable[[Outcome], None],
+    ) -> None:
+        self._scenario = scenario
+        self._groups = [group for group in scenario.groups if points is None or any(at.point in points for at in group)]
+        self._directory = directory / scenario.name
+        self._provider = provider
+        self._zygote = zygote
+        self._told = told
+        self._done: list[Outcome] = []
 
-def _round(site: KillSite, scenario: Scenario) -> list[Outcome]:
-    """One round, and what became of the points at which its controllers died."""
-    before, births = len(site.died), site.provider.births()
-    scenario.round(site)
-    wrong = site.wrong()
-    made = site.provider.births() - births
-    if scenario.instances is not None and made.total() > scenario.instances:
-        wrong.append(f"it took {made.total()} instances: {', '.join(made)}")
-    died = site.died[before:]
-    if not died:
-        at = site.chain.popleft()
-        passed = ", ".join(site.passed().split())
-        site.kill()
-        return [Outcome(at.point, scenario.name, f"no controller came to it {at.skip + 1} times; the last came to {passed}")]
-    return [Outcome(at.point, scenario.name, "; ".join(wrong)) for at in died]
+    def outcomes(self) -> list[Outcome]:
+        if not self._groups:
+            return []
+        chain = deque(at for group in self._groups for at in group)
+        site = KillSite(self._directory, self._zygote, self._provider(self._directory), chain, self._scenario.constants)
+        try:
+            site.configure(self._scenario.config(site))
+            tries = 0
+            while site.chain:
+                tries += 1
+                if self._round(site, last=tries >= self._scenario.tries):
+                    tries = 0
+            site.stop()
+            wrong = [*site.wrong(), *site.left_on_disk(), *site.provider.left()]
+            for outcome in self._done:
+                outcome.error = outcome.error or "; ".join(wrong)
+        except Exception:
+            error = traceback.format_exc()
+            for at in site.died[len(self._done) :]:
+                self._note(at.point, error)
+            for at in site.chain:
+                self._note(at.point, f"not come to any more: {error}")
+        finally:
+            site.end()
+        return self._done
+
+    def _round(self, site: KillSite, last: bool) -> bool:
+        """Whether a controller died, or something was wrong. ``last``: that none came to its point is wrong."""
+        before, births = len(site.died), site.provider.births()
+        self._scenario.round(site)
+        wrong = site.wrong()
+        made = site.provider.births() - births
+        if self._scenario.instances is not None and made.total() > self._scenario.instances:
+            wrong.append(f"it took {made.total()} instances: {', '.join(made)}")
+        died = site.died[before:]
+        if not died and last:
+            at = site.chain.popleft()
+            wrong.append(f"no controller came to it {at.skip + 1} times; the last came to {', '.join(site.passed().split())}")
+            site.kill()
+            site.died.append(at)
+            died = [at]
+        for at in died:
+            self._note(at.point, "; ".join(wrong))
+        return bool(died)
+
+    def _note(self, point: str, error: str) -> None:
+        self._done.append(Outcome(point, self._scenario.name, error))
+        self._told(self._done[-1])
 
 
 def wanted(request: pytest.FixtureRequest) -> set[str]:

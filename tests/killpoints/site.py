@@ -6,9 +6,10 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from tests.killpoints.providers import Provider
 PAUSE = 0.05
 """Seconds between two looks."""
 
+_pause = threading.Event()
+
 # A step that another one of the same build runs beside is one too many.
 _STEP = """exec 9>>{directory}/build.{number}.lock
 flock -n 9 || echo build {number} >> {directory}/twice
 echo ran >> {directory}/ran.{number}
+echo said by {number}
 {work}
 """
 
@@ -55,7 +59,7 @@ class Interrupted(Exception):
 class KillSite(Site):
     """``chain``: where its controllers die, one after the other; each is taken off when that has happened.
 
-    ``constants``: as in `tests.killpoints.zygote`. ``instances``: how many instances a round may take.
+    ``constants``: as in `tests.killpoints.zygote`.
     """
 
     directory: Path
@@ -138,16 +142,27 @@ class KillSite(Site):
         return not (self.directory / "orders" / what).exists()
 
     def submit(self, command: str = ":", **more: Any) -> int:
-        """A build, whatever dies meanwhile; its id. One whose submission was not answered is not asked for twice."""
-        self._asked += 1
-        number = self._asked
-        script = _STEP.format(directory=self.directory, number=number, work=command)
+        """A build of one step, whatever dies meanwhile; its id."""
+        number = self.next_number()
+        return self.ask_for(number, command=self.step(number, command), **more)
+
+    def ask_for(self, number: int, **wanted: Any) -> int:
+        """A build. One whose submission was not answered is not asked for twice."""
         while (found := self.find(number)) is None:
             try:
-                return int(self.call("POST", "builds", command=script, properties={"number": number}, **more)["id"])
+                return int(self.call("POST", "builds", properties={"number": number}, **wanted)["id"])
             except Interrupted:
                 continue
         return found
+
+    def next_number(self) -> int:
+        """By which the site knows what it asks for."""
+        self._asked += 1
+        return self._asked
+
+    def step(self, number: int, command: str = ":") -> str:
+        """A step that leaves behind how often it ran."""
+        return _STEP.format(directory=self.directory, number=number, work=command)
 
     def find(self, number: int) -> int | None:
         """The build that was asked for as ``number``, if it is there."""
@@ -157,7 +172,7 @@ class KillSite(Site):
 
     def ran(self, build: int) -> int:
         """How often the build's step was begun."""
-        number = self.builds()[build]["properties"]["number"]
+        number = self.build(build)["properties"]["number"]
         file = self.directory / f"ran.{number}"
         return len(file.read_text().splitlines()) if file.exists() else 0
 
@@ -176,19 +191,17 @@ class KillSite(Site):
         return self.build(build)
 
     def wait(self, what: str, ready: Callable[[], Any]) -> Any:
-        deadline = _Deadline()
+        until = time.monotonic() + PATIENCE
         while not (answer := ready()):
-            if deadline.is_over():
-                raise AssertionError(
-                    f"never came: {what}\n{self.builds()}\n{self.call('GET', 'workers')}\n{self.call('GET', 'health')}\n{self.log()}"
-                )
-            deadline.pause()
+            if time.monotonic() > until:
+                raise AssertionError("\n".join([f"never came: {what}", *(str(told) for told in self._told()), self.log()]))
+            _pause.wait(PAUSE)
         return answer
 
-    def wait_dead(self) -> None:
-        """Until the controller has come to its point."""
-        assert self.life is not None
-        self.life.wait_ended()
+    def _told(self) -> Iterator[Any]:
+        for path in ("builds?limit=1000", "workers", "health"):
+            yield self.call("GET", path)
+        yield self.provider.left()
 
     def at_rest(self) -> None:
         """Wait until no worker has an instance, and nothing is left of any."""
@@ -245,10 +258,8 @@ class KillSite(Site):
         self.live()
         life = self.life
         assert life is not None
-        try:
+        with suppress(Interrupted):
             self.answer("POST", "stop", fast=True)
-        except Interrupted:
-            pass
         life.wait_ended()
         if life.code == 0:
             self.life = None
@@ -258,16 +269,3 @@ class KillSite(Site):
         if self.life is not None and not self.life.ended.is_set():
             self.kill()
         self.provider.close()
-
-
-class _Deadline:
-    def __init__(self) -> None:
-        self._left = PATIENCE
-        self._pause = threading.Event()
-
-    def is_over(self) -> bool:
-        return self._left <= 0
-
-    def pause(self) -> None:
-        self._pause.wait(PAUSE)
-        self._left -= PAUSE

@@ -4,9 +4,9 @@
 
     {"life": 1, "basedir": "/...", "at": "lifecycle.start.before", "skip": 0, "constants": {"module:NAME": 0.3}}
 
-and tells on its standard output, likewise, that the controller of a life is {"up": "..."} (what the command line would be told) and
-how it {"ended": 77} (its exit code). A controller that comes to the point in ``at``, after ``skip`` other times, ends there by
-`os._exit`. At the end of its input it kills what it started, and ends.
+and tells on its standard output, likewise, that the controller of a life is {"up": "..."} (what the command line would be told)
+and how it {"ended": 77} (its exit code). A controller that comes to the point in ``at``, after ``skip`` other times, ends
+there by `os._exit`. At the end of its input it kills what it started, and ends.
 """
 
 from __future__ import annotations

@@ -1,0 +1,304 @@
+"""What a user does in a round, whatever dies meanwhile, until nothing is left to be done; what was missed is an AssertionError."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+
+from latent.model import Run, RunStatus
+from latent.store.runs import open_runs
+from tests.killpoints.site import Interrupted, KillSite
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TOKEN = "a token that all agents share"
+PASSWORD = "the password of a bot"
+
+
+# --- what is declared ---------------------------------------------------------------------------------------------------------
+
+
+def one_worker(site: KillSite, **keywords: Any) -> str:
+    given = {"build_wait_timeout": 0, "check_instance_interval": 0.5, **keywords}
+    return f"c['workers'] = [{site.provider.declared(site.directory.name, **given)}]\n"
+
+
+def warm_worker(site: KillSite) -> str:
+    return one_worker(site, build_wait_timeout=2)
+
+
+def waiting_worker(site: KillSite) -> str:
+    reaper = "c['reaper'] = {'interval': 1, 'min_age': 0.2}\n"
+    return reaper + one_worker(site, build_wait_timeout=600)
+
+
+def quickly_missed_worker(site: KillSite) -> str:
+    # A check would find that its agent does not respond before its silence is noticed.
+    return "c['limits'] = {'session_timeout': 12}\n" + one_worker(site, build_wait_timeout=20, check_instance_interval=600)
+
+
+def hurried_worker(site: KillSite) -> str:
+    """Somebody who embeds the controller gives each build a priority as soon as it is there."""
+    return (
+        "from latent.controller.service import Controller\n"
+        "submit = Controller.submit\n"
+        "async def hurried(self, request):\n"
+        "    build = await submit(self, request)\n"
+        "    return await self.reprioritise(build.id, 5)\n"
+        "Controller.submit = hurried\n" + one_worker(site)
+    )
+
+
+def plain_worker(site: KillSite) -> str:
+    bot = f"worker.Worker('bot', {PASSWORD!r}, labels={{'agent': 'bot'}})"
+    return (
+        f"c['protocols'] = {{'peer': {{'token': {TOKEN!r}}}, 'bots': {{}}}}\n"
+        f"c['workers'] = [worker.Worker({socket.gethostname()!r}, 'a password'), {bot}]\n"
+    )
+
+
+# --- rounds -------------------------------------------------------------------------------------------------------------------
+
+
+def succeeded(site: KillSite, build: int) -> None:
+    """It has ended well, at the first try, and its step ran once."""
+    done = site.finished(build)
+    assert done["result"] == "success", done
+    assert done["attempts"] == 1, done
+    assert site.ran(build) == 1, f"build {build} ran {site.ran(build)} times"
+    lines = [line["text"] for line in site.lines(build)]
+    assert lines.count(f"said by {build_number(done)}") == 1, lines
+
+
+def build_number(build: dict[str, Any]) -> int:
+    return int(build["properties"]["number"])
+
+
+def whole_life(site: KillSite) -> None:
+    """One build, from its submission to the end of its instance."""
+    succeeded(site, site.submit())
+    site.at_rest()
+
+
+def kept_life(site: KillSite) -> None:
+    """The same; the plugin has its handle kept before its start answers."""
+    site.order("keep the handle")
+    whole_life(site)
+
+
+FAULTS = {
+    "lifecycle.start.failed": ["fail the start"],
+    "lifecycle.backoff.before": ["fail the start"],
+    "lifecycle.backoff.written": ["fail the start"],
+    "lifecycle.call.cancelled": ["hang the start"],
+    "lifecycle.stop.failed": ["fail the stop"],
+    "lifecycle.condemn.written": ["fail the stop"],
+    "reaper.destroy.before": ["fail the stop"],
+    "reaper.destroy.answered": ["fail the stop"],
+    "reaper.gone.written": ["fail the stop"],
+    "reaper.failed.before": ["fail the stop", "fail to destroy"],
+    "reaper.failed.written": ["fail the stop", "fail to destroy"],
+    "reaper.list.before": ["fail the start when it is made", "fail the stop"],
+    "reaper.list.answered": ["fail the start when it is made", "fail the stop"],
+}
+"""What is to go wrong for a controller to come to a point."""
+
+
+def faulty_life(site: KillSite) -> None:
+    """The same, while the plugin fails; the build takes no harm."""
+    for what in FAULTS.get(site.at, []):
+        site.order(what)
+    if site.at == "lifecycle.call.cancelled":
+        site.configure(one_worker(site, start_timeout=3))
+        site.repeat("POST", "reconfig")
+    build = site.submit()
+    site.wait("the end of the build", lambda: _ended_without_back_off(site, build))
+    succeeded(site, build)
+    site.at_rest()
+
+
+def _ended_without_back_off(site: KillSite, build: int) -> bool:
+    if any(worker["quarantined_until"] for worker in site.workers()):
+        site.repeat("POST", f"workers/{site.directory.name}/unpause")
+    return bool(site.build(build)["state"] == "finished")
+
+
+def two_builds(site: KillSite) -> None:
+    """Two builds on one instance, the second while the first runs."""
+    builds = [site.submit("sleep 1"), site.submit()]
+    for build in builds:
+        succeeded(site, build)
+    site.wait("the logs to be compressed", lambda: not list((site.directory / "state" / "logs").glob("*[!z]")))
+    for build in builds:
+        succeeded(site, build)
+    site.at_rest()
+
+
+def cancelled(site: KillSite) -> None:
+    """A build is cancelled while it runs."""
+    build = site.submit("sleep 600")
+    site.wait("the build to run", lambda: site.ran(build))
+    cancel(site, build)
+    assert site.ran(build) == 1
+    site.at_rest()
+
+
+def cancelled_in_queue(site: KillSite) -> None:
+    """A build is cancelled that no worker may have."""
+    site.repeat("POST", f"workers/{site.directory.name}/pause")
+    build = site.submit()
+    cancel(site, build)
+    assert site.ran(build) == 0
+    site.repeat("POST", f"workers/{site.directory.name}/unpause")
+    site.at_rest()
+
+
+def cancel(site: KillSite, build: int) -> None:
+    """Who sees that the cancellation was heard, or is answered, does not ask again."""
+    while not (seen := site.build(build))["cancel_requested"] and seen["state"] != "finished":
+        with suppress(Interrupted):
+            site.answer("POST", f"builds/{build}/cancel")
+    assert site.finished(build)["result"] == "cancelled"
+
+
+def occupied(site: KillSite) -> None:
+    """Another process has the machine, so that a build has to wait, or is not wanted any more before it could start."""
+    site.live()
+    unwanted = site.at == "scheduler.cancelled.written"
+    runs = open_runs(f"sqlite:///{site.directory}/state/latent.sqlite")
+    run, _ = runs.prepare_atomic(site.directory.name, "another's", lambda: Run(id="", machine=""))
+    build = site.submit()
+    if unwanted:
+        cancel(site, build)
+    else:
+        died = len(site.died)
+        site.wait("the store to refuse it", lambda: "busy" in site.build(build)["why"] or len(site.died) > died)
+    runs.update(evolve(run, status=RunStatus.COMPLETED))
+    if not unwanted:
+        succeeded(site, build)
+    site.at_rest()
+
+
+def dispatched(site: KillSite) -> None:
+    """A run is dispatched to a machine, once, however often it is asked for; and records of another store are taken in."""
+    number = site.next_number()
+    about = {"machine": site.directory.name, "test_dir": f"/t/{number}", "test_dir_hash": f"hash {number}"}
+    command, properties = site.step(number), {"number": number}
+    while True:
+        try:
+            answer = site.call("POST", "dispatches", command=command, properties=properties, **about)
+        except Interrupted:
+            continue
+        break
+    succeeded(site, answer["build"]["id"] if answer["build"] else int(site.find(number) or 0))
+    record = {"id": str(10_000 + number), "machine": "elsewhere", "status": "completed", "started_at": None, "ended_at": None}
+    site.repeat("POST", "runs", runs=[{**record, "test_dir": "/t", "test_dir_hash": "h", "exit_code": 0}])
+    succeeded(site, site.submit())
+    kept = [run for run in site.call("GET", "runs?machine=elsewhere")["runs"] if run["id"] == record["id"]]
+    assert len(kept) == 1, kept
+    site.at_rest()
+
+
+def silent_agent(site: KillSite) -> None:
+    """An agent is not heard for so long that it counts as lost, and then it is."""
+    succeeded(site, site.submit())
+
+    def attached() -> bool:
+        return site.workers()[0]["session"] is not None
+
+    assert attached()
+    site.provider.signal(signal.SIGSTOP)
+    site.wait("the silence to be noticed", lambda: not attached())
+    site.provider.signal(signal.SIGCONT)
+    site.wait("the agent to be heard", attached)
+    succeeded(site, site.submit())
+    site.at_rest()
+
+
+def agents_of_others(site: KillSite) -> None:
+    """Plain workers: an agent that shows the token that all share, one that is paused, and a bot that leaves its work behind."""
+    host = socket.gethostname()
+    site.live()
+    port = (site.directory / "state" / "peer.port").read_text().strip()
+    agent = ["-P", "-m", "latent.agent.main", "--server", f"127.0.0.1:{port}", "--token", TOKEN]
+    with running(site, *agent):
+        succeeded(site, site.submit(labels={"worker": host}))
+        site.repeat("POST", f"workers/{host}/pause")
+        site.repeat("POST", f"workers/{host}/unpause")
+        succeeded(site, site.submit(labels={"worker": host}))
+    with running(site, "-m", "tests.killpoints.bot", str(site.directory / "state" / "bots.port"), PASSWORD):
+        build = site.ask_for(site.next_number(), payload={"type_url": "type.googleapis.com/some.Work", "value": "YQ=="})
+        assert site.finished(build)["result"] == "success"
+
+
+@contextmanager
+def running(site: KillSite, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    with (site.directory / "agents.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"},
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def reconfigured(site: KillSite) -> None:
+    """A changed declaration is applied to a worker that has an instance, which stays or goes with its last build."""
+    succeeded(site, site.submit())
+    site.configure(one_worker(site, build_wait_timeout=600, missing_timeout=500))
+    site.repeat("POST", "reconfig")
+    succeeded(site, site.submit())
+    let_go(site)
+
+
+def let_go(site: KillSite) -> None:
+    """Let the worker's instance go, and be as before."""
+    site.configure(one_worker(site))
+    site.repeat("POST", "reconfig")
+    site.at_rest()
+    site.configure(waiting_worker(site))
+    site.repeat("POST", "reconfig")
+
+
+def stopped(site: KillSite) -> None:
+    """The controller is stopped while it has an instance."""
+    succeeded(site, site.submit())
+    while site.at.startswith("service.stop"):
+        site.stop()
+    site.stop()
+    assert site.provider.left() == []
+
+
+def damaged(site: KillSite) -> None:
+    """The store, or the world, is not as the controller left it."""
+    match site.at:
+        case "recovery.forgotten.written":
+            succeeded(site, site.submit())
+            site.kill()
+            site.change_disk("UPDATE workers SET state = '{broken'")
+        case "recovery.machine.written":
+            build = site.submit("sleep 600")
+            site.wait("the build to run", lambda: site.ran(build))
+            site.kill()
+            site.change_disk(f"UPDATE builds SET request = '{{broken' WHERE id = {build}")
+        case _:
+            site.live()
+            site.provider.plant(site.controller_id(), site.directory.name, 4000)
+    site.live()
+    let_go(site)
