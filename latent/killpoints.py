@@ -108,6 +108,9 @@ POINTS: Mapping[str, str] = {
     "recovery.worker.told": "the worker was told, its runs are not settled",
     "recovery.stray.before": "an instance was found that nobody expects",
     "recovery.stray.written": "it is condemned, the reaper does not know",
+    # Leaked instances: latent.controller.scan
+    "scan.list.before": "list_instances is about to be called",
+    "scan.list.answered": "list_instances has answered, nothing is judged",
     # Latent machines: latent.controller.machine, machines
     "machine.setup.before": "a machine's reconfigService is about to be called",
     "machine.setup.answered": "a machine's reconfigService has answered",

@@ -33,7 +33,7 @@ class ExitCode(enum.IntEnum):
 
 MEANINGS = {
     ExitCode.OK: "done; with --wait or --follow: the build succeeded",
-    ExitCode.FAILURE: "the build failed; health: something is not well",
+    ExitCode.FAILURE: "the build failed; health, leaks: something is not well",
     ExitCode.USAGE: "the command line is wrong",
     ExitCode.CONFIG: "master.cfg is missing or wrong",
     ExitCode.NOT_RUNNING: "no controller answers",

@@ -11,7 +11,7 @@ from latent.config.builder import COMMAND, Builder
 from latent.config.lines import Path
 from latent.config.mistakes import Mistake, explain
 from latent.config.serving import cannot_serve
-from latent.config.settings import Bots, Buildbot, Config, Limits, PeerAgents, Www
+from latent.config.settings import Bots, Buildbot, Config, Limits, PeerAgents, ReaperSettings, Www
 from latent.config.source import Faulty, Source
 from latent.errors import ConfigError
 from latent.worker.base import AbstractWorker
@@ -52,11 +52,17 @@ SECTIONS: Mapping[Path, Mapping[str, Check]] = {
         "session_timeout": values.seconds,
         "lease_seconds": values.seconds,
     },
+    ("reaper",): {
+        "interval": or_none(values.seconds),
+        "min_age": values.seconds_or_0,
+        "grace": values.seconds_or_0,
+        "dry_run": values.boolean,
+    },
     ("db",): {"url": values.text},
 }
 """The settings that are dicts, and how each of their keys is checked."""
 
-KEYS = ("workers", "builders", "machines", "protocols", "db", "www", "limits", "title", "journal_days")
+KEYS = ("workers", "builders", "machines", "protocols", "db", "www", "limits", "reaper", "title", "journal_days")
 
 
 def check(source: Source) -> Config:
@@ -97,6 +103,7 @@ class _Checker:
                 self._note(path, message)
         db_url = self._database()
         limits = Limits(**self._section("limits"))
+        reaper = ReaperSettings(**self._section("reaper"))
         for protocol, settings in buildbot.items():
             if slow := protocols.too_slow(protocol, settings, limits.session_timeout, limits.lease_seconds):
                 self._note(("protocols", protocol, "keepalive_interval"), slow)
@@ -115,6 +122,7 @@ class _Checker:
             www=www,
             db_url=db_url,
             limits=limits,
+            reaper=reaper,
             title=title,
             journal_days=journal_days,
         )

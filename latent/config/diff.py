@@ -139,7 +139,9 @@ def diff(old: Config, new: Config) -> list[Change]:
 
 def _machines(old: Config, new: Config) -> list[Change]:
     changes: list[Change] = [
-        MachineChange(name, "removed; it is stopped when no instance is on it") for name in old.machines if name not in new.machines
+        MachineChange(name, "removed; it is stopped when no instance is on it")
+        for name in old.machines
+        if name not in new.machines
     ]
     for name, machine in new.machines.items():
         before = old.machines.get(name)
@@ -167,6 +169,7 @@ def _live(config: Config) -> dict[str, Any]:
         "limits.max_starting": config.limits.max_starting,
         "limits.session_timeout": config.limits.session_timeout,
         "limits.lease_seconds": config.limits.lease_seconds,
+        **{f"reaper.{key}": value for key, value in asdict(config.reaper).items()},
     }
 
 

@@ -106,6 +106,19 @@ class Limits:
 
 
 @frozen(kw_only=True)
+class ReaperSettings:
+    """``interval``: seconds between two scans for leaked instances; None: only when somebody asks. ``dry_run``: only show them.
+
+    ``min_age``: seconds; younger ones are left alone. ``grace``: seconds for which another controller's must have been expired.
+    """
+
+    interval: float | None = 300.0
+    min_age: float = 60.0
+    grace: float = 600.0
+    dry_run: bool = False
+
+
+@frozen(kw_only=True)
 class Config:
     """All that master.cfg says. ``workers`` has pools expanded; it and ``builders`` are in the order of the file.
 
@@ -124,5 +137,6 @@ class Config:
     db_url: str
     www: Www | None = None
     limits: Limits = field(factory=Limits)
+    reaper: ReaperSettings = field(factory=ReaperSettings)
     title: str = "latent"
     journal_days: float | None = 30.0

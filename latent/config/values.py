@@ -49,6 +49,19 @@ def seconds(subject: str, value: Any) -> float:
         raise ConfigError(f"{subject} is {shown(value)}; write a number of seconds that a float can hold") from None
 
 
+def seconds_or_0(subject: str, value: Any) -> float:
+    """A finite number of seconds, 0 or more."""
+    if value == 0 and not isinstance(value, bool):
+        return 0.0
+    return seconds(subject, value)
+
+
+def boolean(subject: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{subject} is {kind(value)}, {shown(value)}; write True or False")
+    return value
+
+
 def port(subject: str, value: Any, *, least: int = 0) -> int:
     """A TCP port; 0 is any free one."""
     if isinstance(value, str):

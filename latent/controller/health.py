@@ -11,6 +11,8 @@ from latent.controller.failures import explained
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.reaper import Reaper
 from latent.controller.roster import Post, Roster
+from latent.controller.scan import Found, Scan
+from latent.core.leaks import Standing
 from latent.store.database import Store
 from latent.worker import results
 from latent.worker.base import RECOVERY_HOOKS, scope_of
@@ -21,7 +23,8 @@ QUIET = 3
 
 @frozen(kw_only=True)
 class HealthItem:
-    """``subject``: "store", "worker NAME", "attempt NAME#N", "controller", or a provider as its plugin calls it."""
+    """``subject``: "store", "worker NAME", "attempt NAME#N", "instance NAME#N (ID)", "controller", or a provider as its plugin
+    calls it."""
 
     subject: str
     ok: bool
@@ -34,6 +37,7 @@ def health(
     roster: Roster,
     dispatcher: Dispatcher,
     reaper: Reaper,
+    scan: Scan | None,
     *,
     problems: list[str],
     trouble: Mapping[str, str],
@@ -41,7 +45,8 @@ def health(
 ) -> list[HealthItem]:
     """One item for the store and for each worker at least; what is not well has a remedy.
 
-    ``problems``: what the start found. ``trouble``: worker -> what its plugin does wrong.
+    ``scan``: the last look at what the providers have. ``problems``: what the start found. ``trouble``: worker -> what its plugin
+    does wrong.
     """
     items = [_store(store)]
     items += [
@@ -51,6 +56,8 @@ def health(
     for post in roster:
         items += _worker(post, dispatcher, trouble.get(post.name, ""), now)
     items += _providers(roster)
+    if scan is not None:
+        items += _scanned(scan)
     for case in reaper.cases():
         tried = f"tried {case.tries} times, last: {case.error}" if case.tries else "about to be tried"
         items.append(
@@ -58,10 +65,36 @@ def health(
                 subject=f"attempt {case.attempt}",
                 ok=False,
                 message=f"its instance may still be there: {case.reason} ({tried})",
-                remedy="it is destroyed again and again until its provider confirms that it is gone",
+                remedy="it is protected: it stays until that mark is taken off"
+                if reaper.is_protected(case.attempt)
+                else "it is destroyed again and again until its provider confirms that it is gone",
             )
         )
     return items
+
+
+def _scanned(scan: Scan) -> Iterator[HealthItem]:
+    for scope, error in scan.unlisted.items():
+        yield HealthItem(
+            subject=scope,
+            ok=False,
+            message=f"its instances could not be listed, so leaks would not be seen: {error}",
+            remedy="mend the cause; the next scan tries again",
+        )
+    for found in scan.standing(Standing.LEAKED):
+        yield HealthItem(
+            subject=_titled(found),
+            ok=False,
+            message=f"it has leaked: {found.verdict.why}",
+            remedy="latent leaks --reap destroys it",
+        )
+    for found in scan.standing(Standing.SUSPECT, Standing.PROTECTED):
+        yield HealthItem(subject=_titled(found), ok=True, message=found.verdict.why)
+
+
+def _titled(found: Found) -> str:
+    title = f" ({found.instance.title})" if found.instance.title else ""
+    return f"instance {found.instance.attempt}{title}"
 
 
 def _store(store: Store) -> HealthItem:

@@ -23,6 +23,7 @@ from latent.controller.identity import Identity
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.queue import BuildQueue
 from latent.controller.roster import Roster
+from latent.controller.scan import accounts_for
 from latent.core import events as ev
 from latent.core import leasing
 from latent.core.quarantine import Quarantine
@@ -37,7 +38,7 @@ from latent.core.states import (
 )
 from latent.errors import StoreError
 from latent.killpoints import here, passing
-from latent.model import JSON, Attempt, Build, BuildState, LeaseState, Result, RunStatus
+from latent.model import JSON, Build, BuildState, LeaseState, Result, RunStatus
 from latent.store import attempts, builds, journal, sessions
 from latent.store.database import Store
 from latent.store.states import load
@@ -177,6 +178,7 @@ class Recovery:
                 self._queue.put(build if build.state is BuildState.QUEUED else evolve(build, state=BuildState.QUEUED))
         for row in open_sessions.values():
             await self._session(row)
+        await self._logs()
         for run in self._dispatcher.live():
             if not isinstance(self._roster.get(run.worker), Lifecycle):
                 if run.state.session is None:
@@ -219,6 +221,15 @@ class Recovery:
             )
         )
         here("recovery.machine.written")
+
+    async def _logs(self) -> None:
+        """Logs of runs that are over, which the controller before did not come to compress."""
+        try:
+            left = await self._store.read(lambda _: self._store.logs.left())
+        except StoreError as error:
+            self._remains.problems.append(f"logs that a crash left are not compressed: {error}")
+            return
+        self._dispatcher.aftermath.take(run for run in left if self._dispatcher.get(run) is None)
 
     async def _end_cancelled(self, build_id: int) -> None:
         now = self._clock.seconds()
@@ -292,7 +303,7 @@ class Recovery:
     async def _condemn_forgotten(self, post: Lifecycle) -> None:
         """Attempts that are not known to be over, and that the worker's state says nothing of: its row was damaged."""
         now = self._clock.seconds()
-        forgotten = [one.attempt for one in self._remains.live.get(post.name, ()) if not _accounts_for(post, one.attempt)]
+        forgotten = [one.attempt for one in self._remains.live.get(post.name, ()) if not accounts_for(post, one.attempt)]
 
         def write(conn: Connection) -> None:
             for attempt in forgotten:
@@ -321,46 +332,11 @@ class Recovery:
             if self._dispatcher.get(int(key)) is None:
                 post.apply(ev.GiveUp(key))
 
-    # --- instances that nobody expects ---------------------------------------------------------------------------------------
+    # --- what was listed -----------------------------------------------------------------------------------------------------
 
-    async def strays(self) -> dict[Attempt, AbstractLatentWorker]:
-        """Condemn what the providers have of ours that no worker's state accounts for; each with the plugin that found it."""
-        finders: dict[Attempt, AbstractLatentWorker] = {}
-        for scope, plugin in self._scopes().items():
-            try:
-                listed = await self._listed(plugin)
-            except Exception as error:
-                self._remains.problems.append(
-                    f"{scope}: its instances could not be listed, so strays would not be seen: {explained(error)}"
-                )
-                continue
-            for instance in listed:
-                post = self._roster.get(instance.attempt.worker)
-                if not isinstance(post, Lifecycle) or not _accounts_for(post, instance.attempt):
-                    finders[instance.attempt] = plugin
-                    await self._condemn(instance)
-        return finders
-
-    def _scopes(self) -> dict[str, AbstractLatentWorker]:
-        """One plugin for each place that is to be listed; plugins that share a place say so by the same `list_scope`."""
-        scopes: dict[str, AbstractLatentWorker] = {}
-        for post in self._roster.latent():
-            if not post.unusable and post.plugin.supports("list_instances"):
-                scopes.setdefault(scope_of(post.plugin), post.plugin)
-        return scopes
-
-    async def _condemn(self, instance: ListedInstance) -> None:
-        here("recovery.stray.before")
-        now = self._clock.seconds()
-        log.warn("{attempt}: an instance that nobody expects is destroyed", attempt=instance.attempt)
-        why = "it was found after a restart and no worker accounts for it"
-
-        def write(conn: Connection) -> None:
-            attempts.condemn(conn, instance.attempt, why, now)
-            attempts.set_handle(conn, instance.attempt, instance.handle)
-
-        await self._store.write(write)
-        here("recovery.stray.written")
+    def listings(self) -> dict[str, tuple[ListedInstance, ...] | Failure]:
+        """What each place that was listed has, of all controllers, by the place; or why that could not be said."""
+        return {scope: one.outcome for scope, one in self._listings.items() if one.outcome is not None}
 
     async def _listed(self, plugin: AbstractLatentWorker) -> list[ListedInstance]:
         """What is ours in the plugin's place, asked for once."""
@@ -380,10 +356,6 @@ CANCELLED_BEFORE = "cancelled before the restart"
 
 def _at_rest(state: State) -> bool:
     return isinstance(state, NotSubstantiated | ShutDown)
-
-
-def _accounts_for(post: Lifecycle, attempt: Attempt) -> bool:
-    return post.attempt == attempt and not _at_rest(post.state)
 
 
 def _builds_of(state: State) -> Iterable[str]:

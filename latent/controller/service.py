@@ -32,6 +32,7 @@ from latent.controller.reconfiguration import SET_UP_TIMEOUT, Reconfiguration
 from latent.controller.records import Records
 from latent.controller.recovery import Recovery, Remains
 from latent.controller.roster import Post, Roster
+from latent.controller.scan import Scanner, add_gauges
 from latent.controller.scheduler import Scheduler
 from latent.controller.sessions import Sessions
 from latent.controller.views import BuildDetails, WorkerStatus
@@ -85,10 +86,12 @@ class Controller:
             self.dispatcher.sessions.shared = token_hash(config.peer.token)
         self.scheduler = Scheduler(store, clock, self.roster, self.queue, self.dispatcher, _limits(config))
         self.reaper = Reaper(store, clock, self.roster, self.identity)
+        self.leaks = Scanner(store, clock, self.roster, self.identity, self.reaper, config.reaper)
         self.records = Records(store, clock, self.roster, self)
         self.machines = Machines(store, clock, self.roster, reactor=reactor, state_dir=state_dir)
         self.problems: list[str] = []
         self.gauges = Gauges()
+        add_gauges(self.gauges, self.leaks, self.reaper)
         self.started = False
         self._recovered: Deferred[None] | None = None
         self._reactor = reactor
@@ -144,8 +147,8 @@ class Controller:
         if self._stopping:
             return
         here("service.recovered")
-        finders = await recover.strays()
-        self.reaper.take(await self.store.read(attempts.condemned), finders)
+        self.reaper.take(await self.store.read(attempts.condemned))
+        self.leaks.begin(recover.listings())
         for problem in self.problems:
             log.warn("{problem}", problem=problem)
 
@@ -192,7 +195,16 @@ class Controller:
         self.roster.add(post)
         return post
 
-    async def _set_up(self, post: Post, recover: Recovery) -> None:
+    async def take_stock(self) -> None:
+        """Know the workers and what they have, and begin nothing: for who looks at a controller that does not run."""
+        self.reaper.idle = True
+        remains = await recovery.read_remains(self.store)
+        for worker in self.config.workers.values():
+            post = await self._enlist(worker, remains)
+            await self._set_up(post, None)
+        self.reaper.take(await self.store.read(attempts.condemned))
+
+    async def _set_up(self, post: Post, recover: Recovery | None) -> None:
         """Set the plugin up and bring its worker back. One that can't be set up is there too, and says why it serves nothing."""
         args, kwargs = post.plugin.arguments
         here("service.setup.before")
@@ -202,6 +214,9 @@ class Controller:
         except Exception as error:
             log.failure("{worker}: reconfigService failed", worker=post.name)
             post.unusable = f"reconfigService failed: {explained(error)}"
+        if recover is None:
+            post.setting_up = False
+            return
         if isinstance(post, Lifecycle):
             await recover.worker(post)
         post.setting_up = False
@@ -229,6 +244,7 @@ class Controller:
         if self._recovered is not None:
             await self._recovered
         here("service.stop.drained")
+        self.leaks.stop()
         self.reaper.stop()
         await DeferredList([post.shut_down(fast) for post in self.roster.latent()], consumeErrors=True)
         await self.machines.shut_down(fast)
@@ -452,6 +468,7 @@ class Controller:
             self.roster,
             self.dispatcher,
             self.reaper,
+            self.leaks.last,
             problems=self.problems,
             trouble=self.scheduler.compatibility.trouble,
             now=self._clock.seconds(),
@@ -471,6 +488,7 @@ class Controller:
 
     def apply_limits(self, config: Config) -> None:
         self.scheduler.limits = _limits(config)
+        self.leaks.configure(config.reaper)
         self.dispatcher.lease_seconds = config.limits.lease_seconds
         self.dispatcher.sessions.timeout = config.limits.session_timeout
         self.config = config

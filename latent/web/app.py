@@ -238,6 +238,21 @@ class Api:
         parse.query(request.args, [])
         return _answer(request, documents.health(self._controller.health()))
 
+    @app.route("/api/v1/leaks", methods=["GET"])
+    async def leaks(self, request: Request) -> bytes:
+        parse.query(request.args, [])
+        return _answer(request, documents.leaks(await self._controller.leaks.scan()))
+
+    @app.route("/api/v1/leaks/reap", methods=["POST"])
+    async def reap(self, request: Request) -> bytes:
+        doc = parse.body(_body(request), ["controllers", "dry_run", "wait"])
+        found = await self._controller.leaks.reap(
+            controllers=parse.names(doc, "controllers"),
+            dry_run=parse.flag(doc, "dry_run"),
+            wait=parse.waiting(doc, "wait", LONGEST_WAIT),
+        )
+        return _answer(request, documents.leaks(found))
+
     @app.route("/api/v1/reconfig", methods=["POST"])
     async def reconfig(self, request: Request) -> bytes:
         parse.body(_body(request), [])

@@ -9,7 +9,17 @@ from attrs import asdict
 
 from latent.model import JSON, Build, LogLine, Payload, Step, StepState
 from latent.store.runs import to_document
-from latent.web.facade import BuildView, DispatchView, HealthView, JournalView, MachineView, RunView, WorkerView
+from latent.web.facade import (
+    BuildView,
+    DispatchView,
+    FoundView,
+    HealthView,
+    JournalView,
+    MachineView,
+    RunView,
+    ScanView,
+    WorkerView,
+)
 
 
 def build(value: Build) -> dict[str, JSON]:
@@ -140,6 +150,34 @@ def health(items: Sequence[HealthView]) -> dict[str, JSON]:
     return {
         "healthy": all(item.ok for item in items),
         "items": [{"subject": i.subject, "ok": i.ok, "message": i.message, "remedy": i.remedy} for i in items],
+    }
+
+
+def leaks(value: ScanView) -> dict[str, JSON]:
+    """What a scan of the providers saw. The instances' handles stay with the controller."""
+    return {
+        "at": value.at,
+        "controller": value.controller_id,
+        "instances": [_instance(found) for found in value.found],
+        "unlisted": [{"where": where, "error": error} for where, error in value.unlisted.items()],
+        "blind": list(value.blind),
+    }
+
+
+def _instance(found: FoundView) -> dict[str, JSON]:
+    instance = found.instance
+    return {
+        "worker": instance.attempt.worker,
+        "attempt": instance.attempt.number,
+        "controller": instance.controller_id,
+        "title": instance.title,
+        "where": found.scope,
+        "standing": "gone" if found.gone else found.verdict.standing.value,
+        "why": found.verdict.why,
+        "certain_at": found.verdict.certain_at,
+        "created_at": instance.created_at,
+        "expires_at": instance.expires_at,
+        "protected": instance.protected,
     }
 
 

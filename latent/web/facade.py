@@ -7,8 +7,10 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from latent.core.leaks import Standing
 from latent.model import JSON, Build, BuildRequest, BuildState, LogLine, Payload, Run, RunStatus, StepState
 from latent.store.runs import PrepareOutcome
+from latent.worker.base import ListedInstance
 
 
 class RunView(Protocol):
@@ -144,6 +146,52 @@ class DispatchView(Protocol):
     def run(self) -> Run | None: ...
 
 
+class VerdictView(Protocol):
+    """How an instance stands, and why. ``certain_at``: of a suspect, when another scan makes it certain, in POSIX seconds."""
+
+    @property
+    def standing(self) -> Standing: ...
+    @property
+    def why(self) -> str: ...
+    @property
+    def certain_at(self) -> float | None: ...
+
+
+class FoundView(Protocol):
+    """An instance that a scan saw. ``scope``: where. ``gone``: it was destroyed, and that is confirmed."""
+
+    @property
+    def instance(self) -> ListedInstance: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def verdict(self) -> VerdictView: ...
+    @property
+    def gone(self) -> bool: ...
+
+
+class ScanView(Protocol):
+    """A look at what the providers have. ``unlisted``: places that can't be looked at, and why; ``blind``: workers."""
+
+    @property
+    def at(self) -> float: ...
+    @property
+    def controller_id(self) -> str: ...
+    @property
+    def found(self) -> Sequence[FoundView]: ...
+    @property
+    def unlisted(self) -> Mapping[str, str]: ...
+    @property
+    def blind(self) -> Sequence[str]: ...
+
+
+class LeaksFacade(Protocol):
+    """Instances that nobody expects. `reap` raises ConfigError for a controller that no instance is of."""
+
+    async def scan(self) -> ScanView: ...
+    async def reap(self, *, controllers: Collection[str] = (), dry_run: bool = False, wait: float = 0.0) -> ScanView: ...
+
+
 class RecordsFacade(Protocol):
     """The store of runs. Raises RunNotFound, RunsRefused; for dispatches NotFound, MachineBusy."""
 
@@ -165,6 +213,8 @@ class Facade(Protocol):
 
     @property
     def records(self) -> RecordsFacade: ...
+    @property
+    def leaks(self) -> LeaksFacade: ...
     @property
     def gauges(self) -> Numbers: ...
     @property

@@ -197,6 +197,19 @@ def flag(doc: Mapping[str, JSON], name: str) -> bool:
     return value
 
 
+def names(doc: Mapping[str, JSON], name: str) -> list[str]:
+    """A list of strings, empty when it is left out."""
+    value = doc.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) and one.strip() for one in value):
+        _wrong(name, value, "a list of strings")
+    return [one.strip() for one in value]
+
+
+def waiting(doc: Mapping[str, JSON], name: str, most: float) -> float:
+    """A duration, 0 when it is left out, and never more than ``most``."""
+    return 0.0 if doc.get(name) in (None, 0) else min(_seconds(doc, name) or 0.0, most)
+
+
 def query(args: Mapping[bytes, list[bytes]], fields: Iterable[str]) -> dict[str, str]:
     """The query parameters, each at most once and none that is not in ``fields``."""
     known = list(fields)

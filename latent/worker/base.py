@@ -49,12 +49,19 @@ class Enrolment:
 
 @frozen
 class ListedInstance:
-    """Something that carries our tags. ``created_at``: POSIX seconds, if the provider tells."""
+    """Something that carries our tags. ``created_at``: POSIX seconds, if the provider tells.
+
+    ``protected``: somebody has marked it so that the reaper leaves it alone. ``expires_at``: POSIX seconds after which it is
+    nobody's, unless its controller pushes that forward before. ``title``: what an operator knows it by ("i-0abc", "pid 123").
+    """
 
     attempt: Attempt
     handle: JSON
     controller_id: str
     created_at: float | None = None
+    protected: bool = False
+    expires_at: float | None = None
+    title: str = ""
 
 
 @frozen(kw_only=True)

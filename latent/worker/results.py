@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from latent.errors import LatentWorkerFailedToSubstantiate, PluginError
-from latent.model import JSON
+from latent.model import JSON, Attempt
 from latent.worker.base import ListedInstance, ProviderStatus
 from latent.worker.words import kind, shown
 
@@ -84,6 +84,7 @@ def listed(worker: object, result: Any) -> tuple[ListedInstance, ...]:
     for item in _items(worker, "list_instances", result, remedy):
         if not isinstance(item, ListedInstance):
             _wrong(worker, "list_instances", result, remedy, f" with {kind(item)}, {shown(item)}, in it")
+        _listed_fields(worker, item)
         found.append(item)
     return tuple(found)
 
@@ -107,6 +108,22 @@ def provider_status(worker: object, result: Any) -> ProviderStatus | None:
     if result is not None and not isinstance(result, ProviderStatus):
         _wrong(worker, "provider_status", result, "make it a plain method that returns a latent.worker.ProviderStatus, or None")
     return result
+
+
+def _listed_fields(worker: object, item: ListedInstance) -> None:
+    """What is decided by must be what it is taken for: a time in another unit or as a string would be a wrong decision."""
+    for field, wanted in (
+        ("attempt", Attempt),
+        ("controller_id", str),
+        ("created_at", int | float | None),
+        ("expires_at", int | float | None),
+        ("protected", bool),
+        ("title", str),
+    ):
+        value = getattr(item, field)
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+            detail = f" whose {field} is {kind(value)}, {shown(value)}"
+            _wrong(worker, "list_instances", item, f"make its {field} what ListedInstance says", detail)
 
 
 def _bool(worker: object, hook: str, result: Any, remedy: str) -> bool:

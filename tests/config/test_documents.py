@@ -16,7 +16,7 @@ from latent.config import check
 from latent.config.builder import Builder, Step
 from latent.config.loader import load
 from latent.config.protocols import BUILDBOT
-from latent.config.settings import Buildbot, Config, Limits, Peer
+from latent.config.settings import Buildbot, Config, Limits, Peer, ReaperSettings
 from latent.worker.base import AbstractLatentWorker, Worker
 from latent.worker.checking import keywords_of
 from latent.worker.process import ProcessLatentWorker
@@ -113,6 +113,7 @@ def test_keys_are_documented() -> None:
         assert set(table("### Buildbot's agents")) == set(check.SECTIONS["protocols", protocol])
     assert set(table("### The API")) == set(check.SECTIONS["www",])
     assert set(table("### Limits")) == set(check.SECTIONS["limits",])
+    assert set(table("### Leaked instances")) == set(check.SECTIONS["reaper",])
 
 
 def test_defaults_are_documented() -> None:
@@ -125,6 +126,8 @@ def test_defaults_are_documented() -> None:
     assert {key: str(value) for key, value in _defaults(Limits).items()} == {
         key: f"{value}.0" if value.isdigit() else value for key, value in limits.items()
     }
+    reaper = {key: value if value.isalpha() else float(value) for key, value in table("### Leaked instances").items()}
+    assert {key: str(value) if isinstance(value, bool) else value for key, value in _defaults(ReaperSettings).items()} == reaper
     config = table("## Keys of `c`")
     assert config["title"] == f'"{_defaults(Config)["title"]}"'
     assert float(config["journal_days"]) == _defaults(Config)["journal_days"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from latent.config.settings import ReaperSettings
 from latent.errors import EnrolmentRefused, PluginError
 from latent.model import Attempt, BuildState, Result
 from latent.testing import BareLatentWorker, ControllerHarness, Controls, SteppedAgent
@@ -410,7 +411,7 @@ def test_workers_of_one_place_are_looked_for_in_one_list(tmp_path: Path) -> None
 
 def test_instances_that_nobody_expects_are_destroyed(tmp_path: Path) -> None:
     """Older attempts' and those of workers that are no longer declared; another controller's are not touched."""
-    with controller(tmp_path, w := obliging()) as harness:
+    with controller(tmp_path, w := obliging(), reaper=ReaperSettings(min_age=10)) as harness:
         building(harness)[1].finish()
         ours = harness.controller.identity.controller_id
         w.controls.strangers = [
@@ -419,6 +420,8 @@ def test_instances_that_nobody_expects_are_destroyed(tmp_path: Path) -> None:
             ListedInstance(Attempt("w", 98), {"attempt": 98}, "another controller"),
         ]
         harness.restart()
+        assert not w.controls.destroyed, "one scan proves nothing"
+        harness.advance(10)
         assert sorted(w.controls.destroyed) == [3, 99]
         assert w.controls.instances == {1}
         w.controls.strangers = []

@@ -8,6 +8,7 @@ from typing import Any
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 
+from latent.controller.scan import Scan
 from latent.errors import ConfigError, NotFound, RunNotFound, StoreError
 from latent.model import (
     Build,
@@ -142,11 +143,30 @@ class FakeRecords:
         return self
 
 
+@define
+class FakeLeaks:
+    """``scans``: what the next scans see, the last of them for good; ``asked``: how `reap` was called."""
+
+    scans: list[Scan] = field(factory=lambda: [Scan(at=NOW, controller_id="c0ffee")])
+    asked: list[dict[str, Any]] = field(factory=list)
+    refusal: Exception | None = None
+
+    async def scan(self) -> Scan:
+        return self.scans.pop(0) if len(self.scans) > 1 else self.scans[0]
+
+    async def reap(self, **wanted: Any) -> Scan:
+        self.asked.append(wanted)
+        if self.refusal:
+            raise self.refusal
+        return await self.scan()
+
+
 @define(slots=False)
 class FakeController:
     """``store``, ``finish``, ``start_run`` and ``log_line`` are the test's controls; the rest is the facade."""
 
     records: FakeRecords = field(factory=FakeRecords)
+    leaks: FakeLeaks = field(factory=FakeLeaks)
     machines: FakeMachines = field(factory=FakeMachines)
     known: dict[int, Build] = field(factory=dict)
     runs: dict[int, list[FakeRun]] = field(factory=dict)
