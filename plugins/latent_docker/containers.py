@@ -11,6 +11,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from docker.errors import APIError, NotFound
 
 from latent.errors import LatentError, LatentWorkerConfigurationError
 from latent.worker import ListedInstance
-from latent_docker.identity import Handle, Identity, filters, whose
+from latent_docker.identity import PROTECT, PROTECTED_NAME, Handle, Identity, filters, whose
 from latent_docker.recipe import Recipe
 
 LOG_LINES = 100
@@ -29,6 +30,9 @@ LOG_BYTES = 16_384
 
 REMOVAL = 60
 """Seconds that a container whose removal is under way has to be gone."""
+
+ENDED_EXPIRY = 7200.0
+"""Seconds after its end from which a container that nobody has removed may be removed by another controller."""
 
 SETTLING = 100
 PAUSE = 0.05
@@ -254,22 +258,41 @@ def listed(client: APIClient, host: str) -> list[ListedInstance]:
     ours = {"label": "latent.controller"}
     things: dict[tuple[str, Any], ListedInstance] = {}
 
-    def add(labels: Mapping[str, str] | None, created: float | None, container: str = "") -> None:
+    def add(labels: Mapping[str, str] | None, title: str, created: float | None = None, container: str = "", **more: Any) -> None:
         key = whose(labels)
         if key is None:
             return
         known = things.get(key)
         if known is None or (container and not known.handle["container"]):
             handle = Handle(host, *key, container=container)
-            things[key] = ListedInstance(key[1], handle.to_json(), key[0], created)
+            things[key] = ListedInstance(key[1], handle.to_json(), key[0], created, title=f"{title} at {host}", **more)
 
     for found in client.containers(all=True, filters=ours):
-        add(found.get("Labels"), float(found["Created"]), str(found["Id"]))
+        names = [str(name).removeprefix("/") for name in found.get("Names") or ()]
+        protected = any(name.startswith(PROTECTED_NAME) for name in names) or PROTECT in (found.get("Labels") or {})
+        expires = _expires(client, found)
+        container, title = str(found["Id"]), f"container {' '.join(names) or found['Id'][:12]}"
+        add(found.get("Labels"), title, float(found["Created"]), container, protected=protected, expires_at=expires)
     for network in client.networks(filters=ours):
-        add(network.get("Labels"), None)
+        add(network.get("Labels"), f"network {network.get('Name', '')}")
     for volume in client.volumes(filters=ours).get("Volumes") or ():
-        add(volume.get("Labels"), None)
+        add(volume.get("Labels"), f"volume {volume.get('Name', '')}")
     return list(things.values())
+
+
+def _expires(client: APIClient, found: Mapping[str, Any]) -> float | None:
+    """When a container that has ended is anybody's to remove: its controller, if there is one, does that within seconds.
+
+    Nothing at a container can be pushed forward while it runs; its agent ends by itself when no controller answers.
+    """
+    if found.get("State") not in ("exited", "dead"):
+        return None
+    seen = inspect(client, str(found["Id"]))
+    try:
+        ended = datetime.fromisoformat(str(seen["State"]["FinishedAt"])).timestamp() if seen else 0.0
+    except (KeyError, ValueError):
+        return None
+    return ended + ENDED_EXPIRY if ended > 0 else None
 
 
 # --- removing ------------------------------------------------------------------------------------------------------------------

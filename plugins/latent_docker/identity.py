@@ -14,6 +14,10 @@ from latent.worker import Enrolment
 CONTROLLER = "latent.controller"
 WORKER = "latent.worker"
 ATTEMPT = "latent.attempt"
+PROTECT = "latent.protect"
+PROTECTED_NAME = "latent-protect"
+"""A label, which a container has for good, and the beginning of a name, which it can be given at any time with `docker rename`:
+one that has either is left alone by the reaper."""
 
 IMAGES = "latent-image"
 """The repository of images that are built from a Dockerfile to which no name was given."""

@@ -17,6 +17,9 @@ from latent.worker.words import shown
 ROWS = "LATENT_ROWS"
 """What the rows end with; a line that is nowhere else in the user data."""
 
+ORPHANED = 4
+"""What latent-agent ends with when it has found no controller for its --orphan-timeout."""
+
 OWN = ("LATENT_WORKER", "LATENT_ATTEMPT", "LATENT_TOKEN", "WORKERNAME", "WORKERPASS")
 """The variables that each member has its own of."""
 
@@ -99,6 +102,10 @@ attach() {
   done
   trap - TERM INT
 %(unwatch)s  say "its agent ended with $code"
+  if [ "$code" = %(orphaned)s ]; then
+    say "no controller answers any more: this instance shuts itself down"
+    shutdown -h now || poweroff
+  fi
 }
 """
 
@@ -176,6 +183,7 @@ def script(
         "exports": "\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())),
         "command": shlex.quote(command),
         "seconds": NOTICE_INTERVAL,
+        "orphaned": ORPHANED,
         "watch": _WATCH % {"seconds": NOTICE_INTERVAL} if spot or hibernates else "",
         "unwatch": _UNWATCH if spot or hibernates else "",
     }

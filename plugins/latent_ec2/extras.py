@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from latent.errors import LatentWorkerConfigurationError, LatentWorkerFailedToSubstantiate
 from latent.model import Attempt
 from latent_ec2.faults import WrongState, code_of
-from latent_ec2.instances import ATTEMPT, CONTROLLER, WORKER, Instance, members_of
+from latent_ec2.instances import ATTEMPT, CONTROLLER, PROTECT, WORKER, Instance, members_of
 from latent_ec2.region import Region
 from latent_ec2.request import KEEP
 from latent_ec2.shelf import pages
@@ -113,11 +113,12 @@ async def _free(region: Region) -> list[Leftover]:
     found = []
     for row in volumes:
         tags = _tags(row)
-        if KEEP not in tags and not row.get("Attachments") and _age(row.get("CreateTime")) > YOUNG:
+        if KEEP not in tags and PROTECT not in tags and not row.get("Attachments") and _age(row.get("CreateTime")) > YOUNG:
             found += _leftover(tags, volume=str(row["VolumeId"]))
     for row in addresses:
-        if not row.get("AssociationId") and row.get("AllocationId"):
-            found += _leftover(_tags(row), address=str(row["AllocationId"]))
+        tags = _tags(row)
+        if PROTECT not in tags and not row.get("AssociationId") and row.get("AllocationId"):
+            found += _leftover(tags, address=str(row["AllocationId"]))
     return found
 
 

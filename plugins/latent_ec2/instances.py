@@ -16,8 +16,10 @@ ATTEMPT = "latent:attempt"
 LAUNCH = "latent:launch"
 WORKERS = "latent:workers"
 EXPIRES = "latent:expires"
+PROTECT = "latent:protect"
 MEMBERS = "latent:members."
-"""Tags. `WORKER` and `ATTEMPT` where a launch has one member; else the members in order, in tags `MEMBERS` 0, 1, ..."""
+"""Tags. `WORKER` and `ATTEMPT` where a launch has one member; else the members in order, in tags `MEMBERS` 0, 1, ... `PROTECT`,
+whatever its value, is an operator's: the reaper leaves such an instance alone."""
 
 TAG_LENGTH = 256
 """Characters that a tag's value may have."""

@@ -27,6 +27,7 @@ from latent_ec2 import credentials, declaration, extras, live, parking
 from latent_ec2.attempt import CurrentAttempt
 from latent_ec2.declared import DeclaredWorker
 from latent_ec2.handle import Handle
+from latent_ec2.instances import PROTECT
 from latent_ec2.recipe import RENDERED, Made, Recipe, recipe
 
 
@@ -183,7 +184,13 @@ class EC2LatentWorker(CompatibleLatentWorkerMixin, DeclaredWorker):
                 address=self.options["elastic_ip"] is True,
             )
             listed[instance.controller_id, instance.attempt] = ListedInstance(
-                instance.attempt, handle.to_json(), instance.controller_id, instance.launched_at
+                instance.attempt,
+                handle.to_json(),
+                instance.controller_id,
+                instance.launched_at,
+                protected=PROTECT in instance.tags,
+                expires_at=instance.expires,
+                title=instance.id,
             )
         for left in await extras.leftovers(region, self.reactor):
             known = listed.get((left.controller_id, left.attempt))
@@ -193,7 +200,9 @@ class EC2LatentWorker(CompatibleLatentWorkerMixin, DeclaredWorker):
                 volumes=(*handle.volumes, *([left.volume] if left.volume else [])),
                 addresses=(*handle.addresses, *([left.address] if left.address else [])),
             )
-            listed[left.controller_id, left.attempt] = ListedInstance(left.attempt, handle.to_json(), left.controller_id)
+            title = " ".join(filter(None, (known.title if known else "", left.volume, left.address)))
+            found = known or ListedInstance(left.attempt, None, left.controller_id)
+            listed[left.controller_id, left.attempt] = evolve(found, handle=handle.to_json(), title=title)
         return list(listed.values())
 
     async def destroy_instance(self, handle: JSON) -> None:
