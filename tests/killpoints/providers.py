@@ -20,14 +20,19 @@ _AGENT = [sys.executable, "-P", "-m", "latent.agent.main", "--orphan-timeout", "
 
 # The lock is the agent's as long as it lives: whoever comes while another has it is one too many.
 _BIRTH = """exec 9>>{directory}/agent.$LATENT_WORKER.lock
-flock -n 9 || echo "$LATENT_INSTANCE" >> {directory}/twice
+flock -n 9 || echo "$LATENT_INSTANCE" >> {directory}/beside
 echo "$LATENT_INSTANCE" >> {directory}/births
 exec {agent}
 """
 
 
 class Provider(Protocol):
-    """Of one site. Attempts are written as WORKER#NUMBER."""
+    """Of one site. Attempts are written as WORKER#NUMBER.
+
+    ``one_at_a_time``: a worker has no instance beside another. It may where one is condemned, and on its way out.
+    """
+
+    one_at_a_time: bool
 
     def declared(self, name: str, **keywords: Any) -> str:
         """A worker, as a master.cfg has it."""
@@ -66,6 +71,7 @@ class Processes:
     """Instances that are processes. What each does first is to write itself down."""
 
     def __init__(self, directory: Path) -> None:
+        self.one_at_a_time = True
         self._directory = directory
         self._planted: list[subprocess.Popen[bytes]] = []
 
@@ -84,7 +90,8 @@ class Processes:
 
     def doubled(self) -> list[str]:
         twice = [f"{attempt} had {count} instances" for attempt, count in self.births().items() if count > 1]
-        return [*twice, *(f"{marker} while another was there" for marker in self._lines("twice"))]
+        beside = self._lines("beside") if self.one_at_a_time else []
+        return [*twice, *(f"{marker} was there beside another" for marker in beside)]
 
     def signal(self, number: signal.Signals) -> None:
         for process, _ in self._processes():
@@ -126,6 +133,7 @@ class InCloud:
     """Instances of a cloud that is a process of its own and that other sites use too: workers' names are this site's alone."""
 
     def __init__(self, cloud: CloudProcess, name: str) -> None:
+        self.one_at_a_time = True
         self._cloud = cloud
         self._name = name
 

@@ -1,4 +1,4 @@
-"""What a user does in a round, whatever dies meanwhile, until nothing is left to be done; what was missed is an AssertionError."""
+"""What a user does in a round, whatever dies meanwhile, until nothing is left to be done. What is wrong is an AssertionError."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from attrs import evolve
 
 from latent.model import Run, RunStatus
-from latent.store.runs import open_runs
+from latent.store.runs import open_runs, to_document
 from tests.killpoints.site import Interrupted, KillSite
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +37,12 @@ def warm_worker(site: KillSite) -> str:
 
 
 def waiting_worker(site: KillSite) -> str:
-    reaper = "c['reaper'] = {'interval': 1, 'min_age': 0.2}\n"
-    return reaper + one_worker(site, build_wait_timeout=600)
+    return one_worker(site, build_wait_timeout=600)
+
+
+def watched_worker(site: KillSite) -> str:
+    """What nobody expects is found at once."""
+    return "c['reaper'] = {'interval': 1, 'min_age': 0.2}\n" + one_worker(site)
 
 
 def quickly_missed_worker(site: KillSite) -> str:
@@ -189,19 +193,16 @@ def occupied(site: KillSite) -> None:
 
 
 def dispatched(site: KillSite) -> None:
-    """A run is dispatched to a machine, once, however often it is asked for; and records of another store are taken in."""
+    """A run is dispatched to a machine, and records of another store are taken in."""
     number = site.next_number()
     about = {"machine": site.directory.name, "test_dir": f"/t/{number}", "test_dir_hash": f"hash {number}"}
     command, properties = site.step(number), {"number": number}
-    while True:
-        try:
-            answer = site.call("POST", "dispatches", command=command, properties=properties, **about)
-        except Interrupted:
-            continue
-        break
-    succeeded(site, answer["build"]["id"] if answer["build"] else int(site.find(number) or 0))
-    record = {"id": str(10_000 + number), "machine": "elsewhere", "status": "completed", "started_at": None, "ended_at": None}
-    site.repeat("POST", "runs", runs=[{**record, "test_dir": "/t", "test_dir_hash": "h", "exit_code": 0}])
+    while (build := site.find(number)) is None:
+        with suppress(Interrupted):
+            site.answer("POST", "dispatches", command=command, properties=properties, **about)
+    succeeded(site, build)
+    record = to_document(Run(id=str(10_000 + number), machine="elsewhere", status=RunStatus.COMPLETED, exit_code=0))
+    site.repeat("POST", "runs", runs=[record])
     succeeded(site, site.submit())
     kept = [run for run in site.call("GET", "runs?machine=elsewhere")["runs"] if run["id"] == record["id"]]
     assert len(kept) == 1, kept
@@ -286,19 +287,24 @@ def stopped(site: KillSite) -> None:
 
 
 def damaged(site: KillSite) -> None:
-    """The store, or the world, is not as the controller left it."""
-    match site.at:
-        case "recovery.forgotten.written":
-            succeeded(site, site.submit())
-            site.kill()
-            site.change_disk("UPDATE workers SET state = '{broken'")
-        case "recovery.machine.written":
-            build = site.submit("sleep 600")
-            site.wait("the build to run", lambda: site.ran(build))
-            site.kill()
-            site.change_disk(f"UPDATE builds SET request = '{{broken' WHERE id = {build}")
-        case _:
-            site.live()
-            site.provider.plant(site.controller_id(), site.directory.name, 4000)
+    """The store is not as the controller left it."""
+    point = site.at
+    build = site.submit("sleep 600")
+    site.wait("the build to run", lambda: site.ran(build))
+    site.kill()
+    if point == "recovery.forgotten.written":
+        site.change_disk("UPDATE workers SET state = '{broken'")
+        cancel(site, build)
+    else:
+        site.change_disk(f"UPDATE builds SET request = '{{broken' WHERE id = {build}")
+        site.live()
+    site.at_rest()
+
+
+def haunted(site: KillSite) -> None:
+    """There is an instance that the store knows nothing of."""
     site.live()
-    let_go(site)
+    site.provider.plant(site.controller_id(), site.directory.name, 4000 + site.next_number())
+    site.at_rest()
+    succeeded(site, site.submit())
+    site.at_rest()

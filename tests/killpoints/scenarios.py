@@ -16,7 +16,7 @@ class Scenario:
     """``groups``: points at which controllers die one after the other, during one or more rounds. ``instances``: how many
     instances a round may take, however often its controller dies; None: as many as it likes.
 
-    ``tries``: how many rounds may go by until a controller comes to its point, where that is left to chance.
+    ``one_at_a_time``: as in `tests.killpoints.providers.Provider`. ``tries``: how many rounds may go by until a controller comes to its point, where that is left to chance.
     ``constants``: "module:NAME" -> what it is in the controllers.
     """
 
@@ -26,6 +26,7 @@ class Scenario:
     round: Callable[[KillSite], None] = rounds.whole_life
     constants: Mapping[str, Any] = field(factory=dict)
     instances: int | None = 1
+    one_at_a_time: bool = True
     tries: int = 1
 
 
@@ -134,6 +135,7 @@ ALL = (
             group("records.adopt.written", "service.priority.written"),
         ),
         config=rounds.hurried_worker,
+        instances=2,
     ),
     Scenario(
         name="silence",
@@ -166,14 +168,18 @@ ALL = (
     ),
     Scenario(
         name="damage",
-        config=rounds.waiting_worker,
         round=rounds.damaged,
         constants=QUICK,
-        instances=None,
-        groups=(
-            group("recovery.forgotten.written"),
-            group("recovery.machine.written"),
-            group("scan.list.before", "scan.list.answered", "recovery.stray.before", "recovery.stray.written"),
-        ),
+        instances=2,
+        one_at_a_time=False,  # what the damaged state was about is condemned
+        groups=(group("recovery.forgotten.written"), group("recovery.machine.written")),
+    ),
+    Scenario(
+        name="stray",
+        config=rounds.watched_worker,
+        round=rounds.haunted,
+        constants=QUICK,
+        instances=2,
+        groups=(group("scan.list.before", "scan.list.answered", "recovery.stray.before", "recovery.stray.written"),),
     ),
 )
