@@ -1,0 +1,1 @@
+"""A controller with workers of all plugins, on whom everything falls that can: see `benchmarks.chaos.__main__`."""
