@@ -119,6 +119,7 @@ class Lifecycle:
         self._at_rest: list[Deferred[None]] = []
         plugin.when_instance_changed = self._instance_changed
         plugin.handle_keeper = self._keep
+        plugin.instance_lives = self._lives
 
     @property
     def attempt(self) -> Attempt:
@@ -388,6 +389,14 @@ class Lifecycle:
             return fail()
         here("lifecycle.keep.before")
         return self._store.write(partial(keep_handle, attempt, checked)).addCallback(passing("lifecycle.keep.written"))
+
+    def _lives(self) -> bool:
+        """Whether the instance's agent is heard, or waited for with a deadline: sessions that are silent are closed."""
+        match self.state:
+            case Substantiated(session=session):
+                return session is not None
+            case state:
+                return isinstance(state, SubstantiatingStarting)
 
     def _moved_on(self, attempt: Attempt) -> bool:
         """Whether the plugin has begun a later attempt, so that what it says of its instance is not said of this one."""

@@ -4,11 +4,12 @@ leaked to the reaper. The first scan comes with the start, then one every ``inte
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
+from typing import Any
 
 from attrs import evolve, field, frozen
 from sqlalchemy import Connection
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock, gatherResults
+from twisted.internet.defer import Deferred, DeferredLock, FirstError, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -134,7 +135,7 @@ class Scanner:
         running.addErrback(self._unforeseen).addBoth(over)
 
     def _unforeseen(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
+        if not self._stopped:
             log.failure("the scan for leaked instances failed", failure)
 
     async def _regular(self, listings: Mapping[str, Listed | Failure]) -> None:
@@ -189,7 +190,7 @@ class Scanner:
         plugins, unlisted, blind = self._scopes()
         looks = [self._look(scope, plugin, forsaken, listings.get(scope), at) for scope, plugin in plugins.items()]
         seen: dict[_Key, Found] = {}
-        for scope, outcome in zip(plugins, await gatherResults([Deferred.fromCoroutine(look) for look in looks]), strict=True):
+        for scope, outcome in zip(plugins, await _all_of(looks), strict=True):
             if isinstance(outcome, str):
                 unlisted[scope] = outcome
             else:
@@ -345,6 +346,14 @@ def add_gauges(gauges: Gauges, scanner: Scanner, reaper: Reaper) -> None:
         "When the last scan was made, in POSIX seconds.",
         lambda: {(): scanner.last.at if scanner.last else 0.0},
     )
+
+
+async def _all_of(looks: Iterable[Coroutine[Any, Any, dict[_Key, Found] | str]]) -> list[dict[_Key, Found] | str]:
+    try:
+        return await gatherResults([Deferred.fromCoroutine(look) for look in looks], consumeErrors=True)
+    except FirstError as error:
+        error.subFailure.raiseException()
+        raise
 
 
 def _reason(found: Found) -> str:

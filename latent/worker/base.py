@@ -104,6 +104,9 @@ class AbstractLatentWorker(AbstractWorker):
     handle_keeper: Callable[[Attempt, JSON], Deferred[None]] | None = None
     """Set by the controller; see `keep_handle`."""
 
+    instance_lives: Callable[[], bool] | None = None
+    """Set by the controller; see `is_wanted`."""
+
     keywords = frozenset({"build_wait_timeout", "check_instance_interval", "start_timeout", "stop_timeout", "reattach_timeout"})
 
     def checkConfig(self, name: str, password: str | None = None, **kwargs: Any) -> None:
@@ -254,6 +257,14 @@ class AbstractLatentWorker(AbstractWorker):
     def getRandomPass(self) -> str:
         """The attempt's agent token: the same while the instance is up. PluginError outside an attempt."""
         return enrolled(self, "getRandomPass").agent_token
+
+    def is_wanted(self) -> bool:
+        """Whether the time at which the instance expires is to be pushed forward now.
+
+        For plugins whose provider has tags that can be changed, and that tell in `ListedInstance.expires_at` until when an
+        instance is wanted: True while its agent gives signs of life, or is still to attach. Outside a controller it is True.
+        """
+        return self.instance_lives is None or self.instance_lives()
 
     def instance_changed(self) -> None:
         """Tell the controller that `check_instance` may answer something else now, so that it asks before the interval is over.

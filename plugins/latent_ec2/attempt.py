@@ -282,8 +282,9 @@ class CurrentAttempt:
     def _watch(self, instance_id: str) -> None:
         self._unwatch()
         self._watched = instance_id
-        region = self._worker.region
-        region.watch(instance_id, self._heard, every=self._worker.check_instance_interval * 3, expiry=self._worker.expiry)
+        worker = self._worker
+        every = worker.check_instance_interval * 3
+        worker.region.watch(instance_id, self._heard, every=every, expiry=worker.expiry, wanted=worker.is_wanted)
 
     def _unwatch(self) -> None:
         if self._watched is not None:

@@ -15,7 +15,7 @@ from latent_ec2 import asking
 from latent_ec2.batches import MOMENT
 from latent_ec2.calls import Answer, Calls
 from latent_ec2.instances import EXPIRES, Instance
-from latent_ec2.watched import Heard, Watched, due, next_look, telling
+from latent_ec2.watched import Heard, Wanted, Watched, due, next_look, telling
 
 log = Logger()
 
@@ -69,8 +69,8 @@ class Poller:
         born = self._born.get(instance_id)
         return born is not None and self._clock.seconds() - born[0] < self._settles
 
-    def watch(self, instance_id: str, heard: Heard, every: float, expiry: float | None) -> None:
-        self._entry(instance_id).heard[heard] = (every, expiry)
+    def watch(self, instance_id: str, heard: Heard, every: float, expiry: float | None, wanted: Wanted) -> None:
+        self._entry(instance_id).heard[heard] = (every, expiry, wanted)
         self._plan()
 
     def unwatch(self, instance_id: str, heard: Heard | None) -> None:

@@ -22,7 +22,7 @@ from latent_ec2.launches import EXPIRY, Wish
 from latent_ec2.poll import SETTLES, Poller
 from latent_ec2.returning import Returns
 from latent_ec2.starting import Starts
-from latent_ec2.watched import QUIET, Heard
+from latent_ec2.watched import QUIET, Heard, Wanted
 
 __all__ = ["Heard", "How", "Region", "RegionStatus"]
 
@@ -111,16 +111,17 @@ class Region:
         *,
         every: float = QUIET,
         expiry: float | None = EXPIRY,
+        wanted: Wanted = lambda: True,
         born: float | None = None,
     ) -> None:
         """Call ``heard`` whenever the instance is seen to be other than it was (`known` tells how it was).
 
         ``heard`` gets None when EC2 no longer knows it. After that, or when it is `Instance.gone`, nothing more is heard of it.
         ``every``: seconds within which a change is to be noticed while nothing is awaited. ``expiry``: its `latent:expires` is
-        pushed forward by as many seconds; None leaves it alone. ``born``: see `look`.
+        pushed forward by as many seconds as long as it is ``wanted``; None leaves it alone. ``born``: see `look`.
         """
         self._poller.born(instance_id, born)
-        self._poller.watch(instance_id, heard, every, expiry)
+        self._poller.watch(instance_id, heard, every, expiry, wanted)
 
     def unwatch(self, instance_id: str, heard: Heard | None = None) -> None:
         """Call ``heard`` no more; None: nobody any more."""

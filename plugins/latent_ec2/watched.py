@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from latent_ec2.instances import EXPIRES, Instance
 
 Heard = Callable[[Instance | None], None]
+Wanted = Callable[[], bool]
 
 PACES = ((20.0, 5.0), (120.0, 10.0), (600.0, 15.0))
 """While something is awaited: up to so many seconds after it was last begun to wait, a look every so many seconds."""
@@ -26,13 +27,16 @@ _ON_THE_WAY = ("pending", "stopping")
 
 @define(eq=False)
 class Watched:
-    """``heard``: who listens -> (seconds, expiry). ``goals``: (states, who waits for one of them). ``seen``: by a look."""
+    """``heard``: who listens -> (seconds, expiry, whether it is wanted). ``goals``: (states, who waits for one of them).
+
+    ``seen``: by a look.
+    """
 
     since: float
     awaited_since: float
     last: Instance | None = None
     seen: bool = False
-    heard: dict[Heard, tuple[float, float | None]] = field(factory=dict)
+    heard: dict[Heard, tuple[float, float | None, Wanted]] = field(factory=dict)
     goals: list[tuple[frozenset[str], Deferred[Instance | None]]] = field(factory=list)
 
     @property
@@ -41,11 +45,12 @@ class Watched:
 
     @property
     def every(self) -> float:
-        return min((every for every, _ in self.heard.values()), default=QUIET)
+        return min((every for every, _, _ in self.heard.values()), default=QUIET)
 
     @property
     def expiry(self) -> float | None:
-        return max((expiry for _, expiry in self.heard.values() if expiry is not None), default=None)
+        """Seconds by which it is to be pushed forward; None while nobody lives who wants that."""
+        return max((expiry for _, expiry, wanted in self.heard.values() if expiry is not None and wanted()), default=None)
 
 
 def next_look(watched: Collection[Watched], now: float, looked: float) -> float | None:

@@ -15,7 +15,7 @@ from latent.errors import ConfigError
 from latent.model import Attempt
 from latent.testing import ControllerHarness, Controls
 from latent.worker import ListedInstance
-from tests.controller.kit import controller, made_controls, obliging
+from tests.controller.kit import controller, insubstantiate, made_controls, obliging
 
 OTHERS = "0ther0ther0ther0"
 
@@ -186,6 +186,28 @@ def test_another_controllers_instance_goes_when_it_has_expired(tmp_path: Path) -
         harness.advance(40)
         assert standings(harness.answer(harness.controller.leaks.scan())) == {"w#1": "foreign"}
         assert not harness.health()
+
+
+def test_an_agents_signs_of_life_are_what_pushes_an_expiry_forward(tmp_path: Path) -> None:
+    """It is wanted while the agent is to attach, and while it is heard; not when it is silent, or its instance is to go."""
+    with controller(tmp_path, obliging(build_wait_timeout=-1, missing_timeout=100)) as harness:
+        plugin = harness.post("w").plugin
+        assert not plugin.is_wanted()
+        harness.submit()
+        assert plugin.is_wanted()
+        agent = harness.agent("w").attach()
+        agent.work()
+        assert plugin.is_wanted()
+        for _ in range(20):
+            harness.advance(50)
+            agent.ask().cancel()
+            assert plugin.is_wanted()
+        harness.advance(61)
+        assert harness.worker_state("w") == "SUBSTANTIATED"
+        assert not plugin.is_wanted()
+        insubstantiate(harness)
+        assert not plugin.is_wanted()
+    assert obliging().is_wanted(), "whoever calls its hooks outside a controller wants it"
 
 
 def test_an_expiry_that_is_pushed_forward(tmp_path: Path) -> None:

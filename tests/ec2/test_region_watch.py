@@ -406,6 +406,23 @@ def test_expiry_of_those_that_are_nearly_due_goes_with_it() -> None:
     assert set(asked["Resources"]) == {first.id, later.id}
 
 
+def test_expiry_of_an_instance_whose_agent_is_silent() -> None:
+    """It is left to run out, and pushed forward again as soon as the agent is heard."""
+    site = Site()
+    (instance,) = site.launched(1)
+    alive = [True]
+    site.ec2.run_all()
+    site.region.watch(instance.id, Ear(), wanted=lambda: alive[0])
+    site.pass_time(3700, 5)
+    assert site.ec2.calls["create_tags"] == 1
+    alive[0] = False
+    site.pass_time(5000, 5)
+    assert site.ec2.calls["create_tags"] == 1
+    alive[0] = True
+    site.pass_time(60, 5)
+    assert site.ec2.calls["create_tags"] == 2
+
+
 def test_expiry_that_can_not_be_pushed_for_one() -> None:
     """The others' is, and it is tried again."""
     site = Site()

@@ -15,12 +15,16 @@ PUSHES = 3
 
 
 class Expiry:
-    """Calls ``push`` every third of ``seconds`` from `begin` to `end`. A push that fails is made again the next time."""
+    """Calls ``push`` every third of ``seconds`` from `begin` to `end`, if it is ``wanted`` then.
 
-    def __init__(self, reactor: Any, seconds: float, push: Callable[[], Deferred[Any]]) -> None:
+    A push that fails is made again the next time.
+    """
+
+    def __init__(self, reactor: Any, seconds: float, push: Callable[[], Deferred[Any]], wanted: Callable[[], bool]) -> None:
         self._reactor = reactor
         self._seconds = seconds
         self._push = push
+        self._wanted = wanted
         self._wait: Any = None
         self._pushing: Deferred[Any] | None = None
 
@@ -37,7 +41,7 @@ class Expiry:
 
     def _due(self) -> None:
         self._wait = self._reactor.callLater(self._seconds / PUSHES, self._due)
-        if self._pushing is None:
+        if self._pushing is None and self._wanted():
             self._pushing = pushing = self._push()
             pushing.addErrback(lambda failure: log.warn("an expiry was not pushed: {error}", error=failure.value))
             pushing.addBoth(self._pushed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -226,9 +227,8 @@ class CloudLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         self._id = instance_id
         self._has_nothing_to_expire()
         if self.expiry is not None:
-            self._expiry = Expiry(
-                self.reactor, self.expiry, lambda: self._call("tag", id=instance_id, tags={}, expires_in=self.expiry)
-            )
+            push = partial(self._call, "tag", id=instance_id, tags={}, expires_in=self.expiry)
+            self._expiry = Expiry(self.reactor, self.expiry, push, self.is_wanted)
             self._expiry.begin(at_once)
 
     def _has_nothing_to_expire(self) -> None:
