@@ -74,5 +74,25 @@ install_docker() {
     return $result
 }
 
+has_sshd() {
+    [ -x /usr/sbin/sshd ] && command -v ssh >/dev/null
+}
+
+install_sshd() {
+    # As with Docker: the tests start a server of their own, on loopback.
+    local policy=/usr/sbin/policy-rc.d made=false result=0
+    if $DEBIAN && [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod +x $policy
+        made=true
+    fi
+    install openssh-server openssh-client || result=$?
+    if $made; then
+        rm -f $policy
+    fi
+    return $result
+}
+
 part "PostgreSQL's server" has_postgresql install_postgresql
 part "Docker's daemon" has_docker install_docker
+part "The SSH server" has_sshd install_sshd

@@ -20,6 +20,9 @@ from latent.errors import MachineError
 KILL_GRACE = 5.0
 """Seconds from SIGTERM to SIGKILL for a command that is cancelled."""
 
+DRAIN = 0.5
+"""Seconds after a command's end in which what it has written is still read."""
+
 TAIL = 2000
 """Bytes of a command's output that are kept: its last."""
 
@@ -45,20 +48,29 @@ class Ended:
 
 
 class _Command(ProcessProtocol):
-    def __init__(self) -> None:
+    def __init__(self, reactor: Any) -> None:
         self.ended: Deferred[Ended] = Deferred()
+        self._reactor = reactor
         self._output = b""
+        self._close: Any = None
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         self._output = (self._output + data)[-TAIL:]
 
     def processExited(self, reason: Failure) -> None:
-        # Not when its pipes are closed, too: what a command leaves running on purpose, a virtual machine say, may hold them.
-        status: Any = reason.value
-        code = -status.signal if status.signal else status.exitCode or 0
+        # What a command leaves running on purpose, a virtual machine say, may hold its pipes: nobody waits for their end.
+        self._close = self._reactor.callLater(DRAIN, self._close_pipes)
+
+    def _close_pipes(self) -> None:
         transport: Any = self.transport
         for fd in (1, 2):
             transport.closeChildFD(fd)
+
+    def processEnded(self, reason: Failure) -> None:
+        if self._close is not None and self._close.active():
+            self._close.cancel()
+        status: Any = reason.value
+        code = -status.signal if status.signal else status.exitCode or 0
         self.ended.callback(Ended(code, self._output.decode("utf-8", "replace")))
 
 
@@ -67,7 +79,7 @@ async def run_command(reactor: Any, argv: Sequence[str], environment: Mapping[st
 
     Its environment is the controller's and ``environment``. It may leave processes running.
     """
-    command = _Command()
+    command = _Command(reactor)
     nothing = os.open(os.devnull, os.O_RDONLY)
     try:
         process = reactor.spawnProcess(

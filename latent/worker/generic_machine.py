@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from latent.errors import ConfigError, MachineError, PluginError
 from latent.worker import hooks
@@ -60,7 +61,7 @@ class GenericLatentMachine(AbstractLatentMachine):
     async def start_machine(self) -> bool:
         await self._perform(self.start_action)
         if self.wait_for is not None:
-            await self._answers(*self.wait_for)
+            await _takes_connections(self.reactor, *self.wait_for)
         return True
 
     async def stop_machine(self) -> bool:
@@ -71,20 +72,41 @@ class GenericLatentMachine(AbstractLatentMachine):
         if await hooks.call(action.perform, self) is False:
             raise MachineError(f"{type(action).__name__} answered False")
 
-    async def _answers(self, host: str, port: int) -> None:
-        while True:
-            endpoint: Any = HostnameEndpoint(self.reactor, host, port, timeout=PROBE_TIMEOUT)
-            try:
-                probe = await endpoint.connect(Factory.forProtocol(Protocol))
-            except CancelledError:
-                raise
-            except Exception:
-                # Whatever it is: the machine is not there yet. How long that may go on is the controller's to say.
-                await deferLater(self.reactor, PROBE_PAUSE)
-            else:
-                transport: Any = probe.transport
-                transport.abortConnection()
-                return
+
+def _takes_connections(reactor: Any, host: str, port: int) -> Deferred[None]:
+    """Fires when the port does; it is tried again and again. Cancellable.
+
+    A flag says that it was cancelled: what an attempt fails with when that happens is no evidence (while a name is looked up, it
+    is that there is no such name).
+    """
+    stopped = False
+    current: Deferred[Any]
+
+    def stop(_: Deferred[None]) -> None:
+        nonlocal stopped
+        stopped = True
+        current.cancel()
+
+    def attempt() -> None:
+        nonlocal current
+        endpoint: Any = HostnameEndpoint(reactor, host, port, timeout=PROBE_TIMEOUT)
+        current = endpoint.connect(Factory.forProtocol(Protocol))
+        current.addCallbacks(connected, not_yet)
+
+    def connected(probe: Any) -> None:
+        probe.transport.abortConnection()
+        if not stopped:
+            done.callback(None)
+
+    def not_yet(_: Failure) -> None:
+        nonlocal current
+        if not stopped:
+            current = deferLater(reactor, PROBE_PAUSE, attempt)
+            current.addErrback(lambda failure: failure.trap(CancelledError))
+
+    done: Deferred[None] = Deferred(stop)
+    attempt()
+    return done
 
 
 def _endpoint(value: Any) -> tuple[str, int]:

@@ -1,8 +1,8 @@
 """A latent machine keeps its promises in every state that a hostile world can bring it to.
 
 The search is breadth first over pairs of a machine's state and a `World`: whether the machine is up, which of its calls run, and
-what its two workers do. Deadlines count as passed whenever one likes. A crash loses all calls, each of which may have taken effect
-or not, and may come between a state's way to the disk and its actions.
+what its two workers do. Deadlines count as passed whenever one likes. A crash loses all calls, each of which may have taken
+effect or not, and may come between a state's way to the disk and its actions.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ class Search:
                     for one in waiting:
                         world = self.tell(world, (one,), REST)
                         told.append(one.worker)
-                        later, more = self.step(state, core.Used(), use_of(world), NOW)
+                        _, more = self.step(state, core.Used(), use_of(world), NOW)
                         if any(isinstance(each, core.Start) for each in more):
                             raise Broken("it is started for somebody who was just told that it can't be")
                 case core.Evict(workers):
