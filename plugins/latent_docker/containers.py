@@ -77,14 +77,19 @@ def start(
     environment: Mapping[str, str],
     init: bool,
     private_network: bool,
+    begun: threading.Event,
 ) -> Made:
-    """Make the container of an attempt and start it, or adopt the one that is there. One that can't be started is removed."""
+    """Make the container of an attempt and start it, or adopt the one that is there. One that can't be started is removed.
+
+    ``begun`` is set once there is anything of it: what fails from then on may leave that behind.
+    """
     strangers: list[str] = []
-    create = partial(_create, client, identity, recipe=recipe, image=image, environment=environment, init=init)
+    create = partial(_create, client, identity, begun, recipe=recipe, image=image, environment=environment, init=init)
     for name in identity.names:
         for _ in range(SETTLING):
             there = inspect(client, name)
             if there is not None:
+                begun.set()
                 break
             try:
                 made = create(name=name, private_network=private_network)
@@ -106,6 +111,7 @@ def start(
 def _create(
     client: APIClient,
     identity: Identity,
+    begun: threading.Event,
     name: str,
     recipe: Recipe,
     image: str,
@@ -118,6 +124,7 @@ def _create(
         hostconfig["init"] = True
     if private_network:
         hostconfig["network_mode"] = _network(client, identity, name)
+        begun.set()
     binds = [volume for volume in recipe.volumes if ":" in volume]
     mounts = [
         {"Type": "volume", "Target": volume, "VolumeOptions": {"Labels": identity.labels}}
@@ -135,6 +142,7 @@ def _create(
         labels=identity.labels,
         host_config=client.create_host_config(**hostconfig, binds=binds or None),
     )
+    begun.set()
     return {"Id": created["Id"], "Name": name, "State": {"Status": "created"}}
 
 

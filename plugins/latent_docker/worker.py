@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -344,15 +345,16 @@ class DockerLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
         self._watch(daemon, identity)
         assert self._touched is not None
         self._touched.add(daemon)
+        begun = threading.Event()
         try:
             # By its name where it has one: docker ps shows it.
             reference = recipe.reference if recipe.image is not None else image
             return await daemon.run(
-                containers.start, identity, recipe, reference, environment, init, self.private_network,
+                containers.start, identity, recipe, reference, environment, init, self.private_network, begun,
                 adopt=lambda made: self._came_late(daemon, identity, made),
             )  # fmt: skip
         except DaemonUnreachable as error:
-            if not error.sent:
+            if not error.sent and not begun.is_set():
                 self._touched.discard(daemon)
             raise
         except LatentWorkerConfigurationError as error:

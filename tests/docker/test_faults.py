@@ -148,6 +148,19 @@ def test_connection_lost_while_creating(bench: Bench, error: Exception, left: in
     bench.down()
 
 
+def test_daemon_dies_between_create_and_start(bench: Bench) -> None:
+    """A container that was made and then could not be started for want of a daemon is not forgotten: the stop looks for it."""
+    bench.client.faults = dict.fromkeys(("start", "containers", "inspect_container", "remove_container"), REFUSED)
+    bench.client.faults["inspect_container"] = None
+    with pytest.raises(DaemonUnreachable):
+        bench.up()
+    with pytest.raises(DaemonUnreachable):
+        bench.down()
+    bench.client.faults = {}
+    bench.down()
+    assert bench.client.there == {}
+
+
 def test_no_daemon_at_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody answers nothing was made: the stop succeeds."""
 
