@@ -74,7 +74,7 @@ class Asker:
             else:
                 self._submit(at, what)
         except (Away, Refused) as error:
-            if isinstance(error, Refused) and " 503 " not in f" {error} ":
+            if isinstance(error, Refused) and not error.passes:
                 self.wrong.append(str(error))
                 return None
             return what

@@ -25,7 +25,11 @@ class Away(Exception):
 
 
 class Refused(Exception):
-    """The controller said no."""
+    """The controller said no. ``passes``: that it can't do it now."""
+
+    def __init__(self, message: str, passes: bool) -> None:
+        super().__init__(message)
+        self.passes = passes
 
 
 class Controller:
@@ -78,7 +82,8 @@ class Controller:
         if process is None or process.poll() is None:
             return
         self._process = None
-        if self.stopping and process.returncode == 0:
+        if self.stopping and process.returncode in (0, -signal.SIGTERM):
+            # The signal, where it came before the controller knew what to do about it, or had done all there was to do.
             self.lives["stopped"] += 1
         elif self._filler.exists():
             self.lives["ended for want of disk"] += 1
@@ -105,7 +110,6 @@ class Controller:
             with contextlib.suppress(Away, Refused):
                 self.call("POST", "stop", fast=True)
                 return
-            process.send_signal(signal.SIGTERM)
             process.send_signal(signal.SIGTERM)
 
     def ended(self, seconds: float) -> bool:
@@ -173,7 +177,8 @@ class Controller:
         except (OSError, ValueError, httpx.HTTPError) as error:
             raise Away(repr(error)) from error
         if answer.is_error:
-            raise Refused(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
+            passes = answer.status_code == 503 or "is stopping" in answer.text
+            raise Refused(f"{method} {path}: {answer.status_code} {answer.text[:300]}", passes)
         return answer.json()
 
     def tail(self) -> str:

@@ -181,7 +181,8 @@ class Day:
         except Away:
             return "master.cfg, for the next start"
         except Refused as error:
-            self._controller.wrong.append(str(error))
+            if not error.passes:
+                self._controller.wrong.append(str(error))
             return str(error)
         return f"{len(changes)} changes"
 
