@@ -97,7 +97,7 @@ POINTS: Mapping[str, str] = {
     "recovery.builds.back": "builds, runs and sessions are back",
     "recovery.cancelled.written": "a build whose cancellation the crash cut short has ended",
     "recovery.session.written": "a session that never attached is closed, its token can be used again",
-    "recovery.machine.written": "a run whose build can't be read has ended",
+    "recovery.unreadable.written": "a run whose build can't be read has ended",
     "recovery.list.before": "list_instances is about to be called",
     "recovery.list.answered": "list_instances has answered",
     "recovery.handle.written": "a handle that was found by listing is on disk",

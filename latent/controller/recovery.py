@@ -220,7 +220,7 @@ class Recovery:
                 reason=why,
             )
         )
-        here("recovery.machine.written")
+        here("recovery.unreadable.written")
 
     async def _logs(self) -> None:
         """Logs of runs that are over, which the controller before did not come to compress."""

@@ -47,7 +47,7 @@ def watched_worker(site: KillSite) -> str:
 
 def quickly_missed_worker(site: KillSite) -> str:
     # A check would find that its agent does not respond before its silence is noticed.
-    return "c['limits'] = {'session_timeout': 12}\n" + one_worker(site, build_wait_timeout=20, check_instance_interval=600)
+    return "c['limits'] = {'session_timeout': 12}\n" + one_worker(site, build_wait_timeout=600, check_instance_interval=600)
 
 
 def hurried_worker(site: KillSite) -> str:
@@ -222,7 +222,7 @@ def silent_agent(site: KillSite) -> None:
     site.provider.signal(signal.SIGCONT)
     site.wait("the agent to be heard", attached)
     succeeded(site, site.submit())
-    site.at_rest()
+    let_go(site)
 
 
 def agents_of_others(site: KillSite) -> None:

@@ -172,7 +172,7 @@ ALL = (
         constants=QUICK,
         instances=2,
         one_at_a_time=False,  # what the damaged state was about is condemned
-        groups=(group("recovery.forgotten.written"), group("recovery.machine.written")),
+        groups=(group("recovery.forgotten.written"), group("recovery.unreadable.written")),
     ),
     Scenario(
         name="stray",
