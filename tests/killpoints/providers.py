@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -50,10 +49,6 @@ class Provider(Protocol):
         """Instances that were there at once and should not have been."""
         ...
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send it to the agents of all instances."""
-        ...
-
     def plant(self, controller_id: str, worker: str, number: int) -> None:
         """An instance that the controller's records know nothing of."""
         ...
@@ -92,11 +87,6 @@ class Processes:
         twice = [f"{attempt} had {count} instances" for attempt, count in self.births().items() if count > 1]
         beside = self._lines("beside") if self.one_at_a_time else []
         return [*twice, *(f"{marker} was there beside another" for marker in beside)]
-
-    def signal(self, number: signal.Signals) -> None:
-        for process, _ in self._processes():
-            if os.getsid(process.pid) == process.pid and "latent.agent.main" in process.cmdline():
-                process.send_signal(number)
 
     def plant(self, controller_id: str, worker: str, number: int) -> None:
         directory = self._directory / "state" / "instances" / f"{worker}-{number}-{controller_id[:8]}"
@@ -149,16 +139,6 @@ class InCloud:
     def doubled(self) -> list[str]:
         twice = [f"{attempt} had {count} instances" for attempt, count in self.births().items() if count > 1]
         return [*twice, *(told for told in self._cloud.complaints() if told.startswith(self._name))]
-
-    def signal(self, number: signal.Signals) -> None:
-        for one in self._mine(RUNNING):
-            match number:
-                case signal.SIGSTOP:
-                    self._cloud.freeze(one.id)
-                case signal.SIGCONT:
-                    self._cloud.thaw(one.id)
-                case _:
-                    self._cloud.vanish(one.id)
 
     def plant(self, controller_id: str, worker: str, number: int) -> None:
         self._cloud.plant(controller_id=controller_id, worker=worker, attempt=number, age=3600)

@@ -45,11 +45,6 @@ def watched_worker(site: KillSite) -> str:
     return "c['reaper'] = {'interval': 1, 'min_age': 0.2}\n" + one_worker(site)
 
 
-def quickly_missed_worker(site: KillSite) -> str:
-    # A check would find that its agent does not respond before its silence is noticed.
-    return "c['limits'] = {'session_timeout': 12}\n" + one_worker(site, build_wait_timeout=600, check_instance_interval=600)
-
-
 def hurried_worker(site: KillSite) -> str:
     """Somebody who embeds the controller gives each build a priority as soon as it is there."""
     return (
@@ -62,9 +57,15 @@ def hurried_worker(site: KillSite) -> str:
     )
 
 
+def worker_on_a_machine(site: KillSite) -> str:
+    machine = "workers.KilledMachine('host', build_wait_timeout=0)"
+    return f"c['machines'] = [{machine}]\n" + one_worker(site, machine_name="host")
+
+
 def plain_worker(site: KillSite) -> str:
     bot = f"worker.Worker('bot', {PASSWORD!r}, labels={{'agent': 'bot'}})"
     return (
+        "c['limits'] = {'session_timeout': 12}\n"
         f"c['protocols'] = {{'peer': {{'token': {TOKEN!r}}}, 'bots': {{}}}}\n"
         f"c['workers'] = [worker.Worker({socket.gethostname()!r}, 'a password'), {bot}]\n"
     )
@@ -209,36 +210,49 @@ def dispatched(site: KillSite) -> None:
     site.at_rest()
 
 
-def silent_agent(site: KillSite) -> None:
-    """An agent is not heard for so long that it counts as lost, and then it is."""
-    succeeded(site, site.submit())
-
-    def attached() -> bool:
-        return site.workers()[0]["session"] is not None
-
-    assert attached()
-    site.provider.signal(signal.SIGSTOP)
-    site.wait("the silence to be noticed", lambda: not attached())
-    site.provider.signal(signal.SIGCONT)
-    site.wait("the agent to be heard", attached)
-    succeeded(site, site.submit())
-    let_go(site)
-
-
 def agents_of_others(site: KillSite) -> None:
     """Plain workers: an agent that shows the token that all share, one that is paused, and a bot that leaves its work behind."""
     host = socket.gethostname()
     site.live()
     port = (site.directory / "state" / "peer.port").read_text().strip()
     agent = ["-P", "-m", "latent.agent.main", "--server", f"127.0.0.1:{port}", "--token", TOKEN]
-    with running(site, *agent):
+    with running(site, *agent) as process:
         succeeded(site, site.submit(labels={"worker": host}))
+        if site.at == "sessions.resume.written":
+            silence(site, host, process)
         site.repeat("POST", f"workers/{host}/pause")
         site.repeat("POST", f"workers/{host}/unpause")
         succeeded(site, site.submit(labels={"worker": host}))
     with running(site, "-m", "tests.killpoints.bot", str(site.directory / "state" / "bots.port"), PASSWORD):
         build = site.ask_for(site.next_number(), payload={"type_url": "type.googleapis.com/some.Work", "value": "YQ=="})
         assert site.finished(build)["result"] == "success"
+
+
+def machine_life(site: KillSite) -> None:
+    """A build whose worker's machine is started for it, and stopped after it."""
+    if site.at == "machine.start.failed":
+        site.order("fail the machine's start")
+    if site.at == "machine.stop.failed":
+        site.order("fail the machine's stop")
+    faulty_life(site)
+    site.wait("the machine to stop", lambda: site.call("GET", "workers")["machines"][0]["state"] == "STOPPED")
+    told = (site.directory / "machine").read_text().split()
+    assert told[-1] == "stop", told
+    # What was under way when its controller died may be done again; nothing is left out.
+    assert [word for word, after in zip(told, [*told[1:], ""], strict=True) if word != after] == ["start", "stop"], told
+    (site.directory / "machine").unlink()
+
+
+def silence(site: KillSite, worker: str, agent: subprocess.Popen[bytes]) -> None:
+    """The agent is not heard for so long that it counts as lost, and then it is."""
+
+    def attached() -> bool:
+        return next(one for one in site.workers() if one["name"] == worker)["session"] is not None
+
+    agent.send_signal(signal.SIGSTOP)
+    site.wait("the silence to be noticed", lambda: not attached())
+    agent.send_signal(signal.SIGCONT)
+    site.wait("the agent to be heard", attached)
 
 
 @contextmanager

@@ -14,10 +14,9 @@ from tests.killpoints.site import At, KillSite
 @frozen(kw_only=True)
 class Scenario:
     """``groups``: points at which controllers die one after the other, during one or more rounds. ``instances``: how many
-    instances a round may take, however often its controller dies; None: as many as it likes.
-
-    ``one_at_a_time``: as in `tests.killpoints.providers.Provider`. ``tries``: how many rounds may go by until a controller comes to its point, where that is left to chance.
-    ``constants``: "module:NAME" -> what it is in the controllers.
+    instances a round may take, however often its controller dies; None: as many as it likes. ``one_at_a_time``: as in
+    `tests.killpoints.providers.Provider`. ``tries``: how many rounds may go by until a controller comes to its point, where that
+    is left to chance. ``constants``: "module:NAME" -> what it is in the controllers.
     """
 
     name: str
@@ -37,6 +36,7 @@ def group(*points: str | At) -> tuple[At, ...]:
 QUICK = {
     "latent.controller.reaper:FIRST_WAIT": 0.2,
     "latent.controller.aftermath:LOG_GRACE": 0.2,
+    "latent.core.machines:FIRST_RETRY": 0.2,
 }
 """What nobody wants to wait for."""
 
@@ -138,10 +138,19 @@ ALL = (
         instances=2,
     ),
     Scenario(
-        name="silence",
-        config=rounds.quickly_missed_worker,
-        round=rounds.silent_agent,
-        groups=(group("sessions.resume.written"),),
+        name="host",
+        config=rounds.worker_on_a_machine,
+        round=rounds.machine_life,
+        constants=QUICK,
+        groups=(
+            group("machine.setup.before", "machine.start.before", "machine.stop.before"),
+            group("machine.setup.answered", "machine.start.called", "machine.stop.called"),
+            group("machine.start.answered", "machine.stop.answered"),
+            group("machine.start.failed"),
+            group("machine.stop.failed"),
+            group(At("machine.event.before", 0), At("machine.event.before", 1)),
+            group(At("machine.event.written", 0), At("machine.event.written", 1)),
+        ),
     ),
     Scenario(
         name="plain",
@@ -152,6 +161,7 @@ ALL = (
             group("sessions.name.before", "sessions.name.written"),
             group("plain.backoff.before", "plain.backoff.written"),
             group("sessions.leave.before", "sessions.leave.written"),
+            group("sessions.resume.written"),
         ),
     ),
     Scenario(

@@ -10,28 +10,29 @@ from twisted.internet.defer import Deferred
 
 from latent.errors import LatentWorkerFailedToSubstantiate
 from latent.testing.cloud.worker import CloudLatentWorker
+from latent.worker.machine import AbstractLatentMachine
 from latent.worker.process import ProcessLatentWorker
 
 
-class _Obedient:
-    """Each order is a file of the directory ``orders``. Who obeys it removes it, so that it is obeyed once, in whichever life.
+class _Ordered:
+    """Each order is a file of the directory ``orders``. Who obeys it removes it, so that it is obeyed once, in whichever life."""
 
-    A test also sees by that that it was obeyed.
-    """
-
-    builds_may_be_incompatible = True
     state_dir: Any
-
-    def reconfigService(self, *args: Any, **kwargs: Any) -> Any:
-        answer = super().reconfigService(*args, **kwargs)  # type: ignore[misc]
-        self.builds_may_be_incompatible = True
-        return answer
 
     def _ordered(self, what: str) -> bool:
         with contextlib.suppress(FileNotFoundError):
             (Path(self.state_dir).parent / "orders" / what).unlink()
             return True
         return False
+
+
+class _Obedient(_Ordered):
+    builds_may_be_incompatible = True
+
+    def reconfigService(self, *args: Any, **kwargs: Any) -> Any:
+        answer = super().reconfigService(*args, **kwargs)  # type: ignore[misc]
+        self.builds_may_be_incompatible = True
+        return answer
 
     async def start_instance(self, build: Any) -> Any:
         if self._ordered("fail the start"):
@@ -65,3 +66,19 @@ class KilledProcessWorker(_Obedient, ProcessLatentWorker):
 
 class KilledCloudWorker(_Obedient, CloudLatentWorker):
     """Its instances are a cloud's."""
+
+
+class KilledMachine(_Ordered, AbstractLatentMachine):
+    """A machine that only writes down what is done to it."""
+
+    def start_machine(self) -> bool:
+        self._note("start")
+        return not self._ordered("fail the machine's start")
+
+    def stop_machine(self) -> bool:
+        self._note("stop")
+        return not self._ordered("fail the machine's stop")
+
+    def _note(self, what: str) -> None:
+        with (Path(self.state_dir).parent / "machine").open("a") as file:
+            file.write(f"{what}\n")
