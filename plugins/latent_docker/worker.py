@@ -237,7 +237,8 @@ class DockerLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
             self._following.stop()
             self._following = None
         identity = self._identity()
-        for daemon in self._known_daemons():
+        # A declaration that was read again since the start knows no daemon yet.
+        for daemon in {*self._known_daemons(), *(self._touched or ())}:
             daemon.unwatch(*identity.names)
         instance = self._instance
         where = set(await self._all_daemons()) if self._touched is None else self._touched
