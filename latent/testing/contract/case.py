@@ -30,6 +30,7 @@ class ContractCase(TestCase):
 
     provider: Provider
     controller: StandIn
+    controllers: list[StandIn]
     before: frozenset[str]
     """The instances that there were when the test began."""
 
@@ -51,12 +52,15 @@ class ContractCase(TestCase):
     async def _whole(self, check: Callable[[Any], Awaitable[None]]) -> None:
         reactor = self.provider.reactor
         calls = list(reactor.getDelayedCalls())
-        self.controller = StandIn(self.provider, self.state_dir)
+        self.controllers = []
+        self.another_controller()
         try:
             with Errors() as errors:
                 self.before = await self.existing()
                 await check(self)
-                self.controller.close()
+                for controller in self.controllers:
+                    await controller.shut_down()
+                    controller.close()
                 await self._nothing_waits(calls)
                 if lost := errors.all():
                     raise ANSWERED.broken("; ".join(lost))
@@ -65,7 +69,8 @@ class ContractCase(TestCase):
         except Exception as error:
             raise self.promise.broken(said(error)) from error
         finally:
-            self.controller.close()
+            for controller in self.controllers:
+                controller.close()
             await self._clean_up(calls)
 
     async def _nothing_waits(self, before: list[Any]) -> None:
@@ -79,6 +84,11 @@ class ContractCase(TestCase):
         await hooks.call(self.provider.clean_up)
         for call in delayed_calls(self.provider.reactor, calls):
             call.cancel()
+
+    def another_controller(self) -> None:
+        """From now on workers are one's that knows nothing of the ones before."""
+        self.controller = StandIn(self.provider, self.state_dir)
+        self.controllers.append(self.controller)
 
     # --- what checks use -----------------------------------------------------------------------------------------------------
 

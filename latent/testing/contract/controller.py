@@ -36,6 +36,7 @@ class StandIn:
         self.clock = WallClock(provider.reactor)
         self.calls: list[Deferred[Any]] = []
         self.numbers: Counter[str] = Counter()
+        self.workers: list[Driven] = []
 
     async def worker(self, name: str, *, idle: bool = False, **keywords: Any) -> Driven:
         """A worker that is declared and set up, and in its next attempt unless it is idle."""
@@ -61,6 +62,12 @@ class StandIn:
         # What is written to disk is never there at once.
         return deferLater(self.provider.reactor, 0, write)
 
+    async def shut_down(self) -> None:
+        """Stop all that may be up, as a controller does that ends. Those of one that crashed end here, too."""
+        for worker in self.workers:
+            if worker.plugin.enrolment is not None:
+                await worker.stop(fast=True)
+
     def close(self) -> None:
         """Nobody wants an answer any more."""
         for call in self.calls:
@@ -81,6 +88,7 @@ class Driven:
         plugin.reactor = controller.provider.reactor
         plugin.state_dir = controller.state_dir
         plugin.handle_keeper = self._keep
+        controller.workers.append(self)
 
     async def set_up(self) -> None:
         args, kwargs = self.plugin.arguments

@@ -6,7 +6,7 @@ import json
 import time
 
 from latent.testing.contract.case import ContractCase
-from latent.testing.contract.controller import Driven, StandIn, same_attempt
+from latent.testing.contract.controller import Driven, same_attempt
 from latent.testing.contract.promises import promise
 
 HOUR = 3600.0
@@ -111,8 +111,7 @@ class Finding(ContractCase):
         """Asked by a worker that has no part in any of them, and outside any attempt."""
         foreign = await self.plant()
         workers = [(await self.started(name))[0] for name in self.provider.names[:2]]
-        mine, self.controller = self.controller, StandIn(self.provider, self.state_dir)
-        self.addCleanup(mine.close)
+        self.another_controller()
         workers.append((await self.started())[0])
         asking = await self.worker(self.provider.names[2], idle=True)
         self.needs(asking, "list_instances")

@@ -65,7 +65,7 @@ class Leaving(ContractCase):
     async def life(self) -> None:
         """A worker's whole life, with a start that is cancelled in it."""
         worker, _ = await self.started()
-        await self.look_at(worker)
+        worker = await self.look_at(worker)
         await worker.stop()
         worker.begin()
         call = worker.starting()
@@ -75,15 +75,17 @@ class Leaving(ContractCase):
         await worker.stop()
         await self.soon_only(set(), "after a start that was cancelled, and its stop")
 
-    async def look_at(self, worker: Driven) -> None:
-        """All that is asked of an instance that is up."""
+    async def look_at(self, worker: Driven) -> Driven:
+        """All that is asked of an instance that is up; the worker after a restart, who has it now."""
         await worker.check()
         plugin = worker.plugin
         if plugin.supports("list_instances"):
             await worker.listed()
         if plugin.supports("instance_handle") and plugin.supports("resume_instance"):
             handle = await worker.handle()
-            await (await worker.restarted()).resume(handle)
+            worker = await worker.restarted()
+            await worker.resume(handle)
+        return worker
 
     @never_blocked
     async def test_never_blocked(self) -> None:
@@ -91,7 +93,7 @@ class Leaving(ContractCase):
         with self.watched() as watch:
             await self.life()
             worker, instance = await self.started()
-            await self.look_at(worker)
+            worker = await self.look_at(worker)
             await self.vanish(instance)
             await self.until(lambda: self.not_good(worker))
             if worker.plugin.supports("destroy_instance") and worker.plugin.supports("instance_handle"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from latent.testing.contract.case import ContractCase
-from latent.testing.contract.controller import StandIn
 from latent.testing.contract.promises import promise
 
 of_nothing = promise(
@@ -78,8 +77,7 @@ class Stopping(ContractCase):
     async def test_stop_beside_another_controller(self) -> None:
         """The same worker and attempt of two controllers are two."""
         worker, instance = await self.started()
-        mine, self.controller = self.controller, StandIn(self.provider, self.state_dir)
-        self.addCleanup(mine.close)
+        self.another_controller()
         other, others = await self.started()
         await worker.stop()
         await self.only({others}, f"after {worker.attempt} was stopped, which another controller has as well,")

@@ -27,6 +27,9 @@ BEAT = 0.005
 LOOKS = 4
 """How often a reactor must have been seen to stand still in the same stretch."""
 
+LOOPS = {"_run_once", "doPoll", "doSelect", "doKEvent", "doIteration"}
+"""Where a reactor waits for something to do: asyncio's, and Twisted's own."""
+
 FRAMES = 6
 """How many lines of the stack are told, the innermost ones."""
 
@@ -122,8 +125,9 @@ class Watch:
                     self.worst = Blocked(seconds, stack)
 
     def _stack(self) -> tuple[str, ...]:
+        """Where the reactor is; nothing when it waits."""
         frame: FrameType | None = sys._current_frames().get(self._ident)
-        if frame is None:
+        if frame is None or any(one.f_code.co_name in LOOPS for one in (frame, frame.f_back) if one is not None):
             return ()
         lines = traceback.extract_stack(frame)[-FRAMES:]
         return tuple(f"{one.filename}:{one.lineno} in {one.name}: {one.line}" for one in lines)
