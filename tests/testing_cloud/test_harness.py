@@ -291,6 +291,7 @@ def test_expiry(tmp_path: Path) -> None:
         site.advance(100)
         assert left() < 0
         site.restart()
+        site.advance(5)
 
 
 def test_reclaimed(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -102,7 +102,7 @@ class RemoteLine:
     def __init__(self, reactor: Any, address: str) -> None:
         host, _, port = address.rpartition(":")
         self.where = address
-        self._endpoint = HostnameEndpoint(reactor, host, int(port), timeout=CONNECT_TIMEOUT)
+        self._endpoint = TCP4ClientEndpoint(reactor, host, int(port), timeout=CONNECT_TIMEOUT)
 
     def call(self, call: str, late: Late | None = None, **arguments: Any) -> Deferred[Any]:
         asked = Asked(call, late)
