@@ -18,10 +18,9 @@ from latent.model import Attempt
 
 
 class Standing(enum.Enum):
-    """EXPECTED: its worker has it. CONDEMNED: it is being destroyed. PROTECTED: leaked or not, nobody but an operator touches it.
-
-    FOREIGN: another controller's. SUSPECT: nobody expects it, which is still to be confirmed. LEAKED: that is confirmed.
-    """
+    """EXPECTED: its worker has it. CONDEMNED: it is being destroyed. FOREIGN: it is another controller's. PROTECTED: nobody
+    expects it, and nobody but an operator touches it. SUSPECT: nobody expects it, which is still to be confirmed. LEAKED: that is
+    confirmed."""
 
     EXPECTED = "expected"
     CONDEMNED = "condemned"
@@ -82,19 +81,23 @@ def judge(sight: Sight, local: Local, rules: Rules, now: float) -> Verdict:
     forsaken = sight.controller_id in local.forsaken
     if ours and not forsaken and sight.attempt in local.expected:
         return Verdict(standing=Standing.EXPECTED, why="its worker has it")
-    if sight.protected:
-        return Verdict(standing=Standing.PROTECTED, why="nobody expects it, and it is protected" if ours else "it is protected")
+    if sight.protected and (ours or forsaken or _expired(sight, rules, now)):
+        return Verdict(standing=Standing.PROTECTED, why="nobody expects it, and it is protected")
     if (sight.controller_id, sight.attempt) in local.condemned:
         return Verdict(standing=Standing.CONDEMNED, why="it is being destroyed")
     if forsaken:
         why = "its controller is gone for good"
     elif ours:
         why = "no worker accounts for it"
-    elif sight.expires_at is not None and sight.expires_at + rules.grace <= now:
+    elif sight.expires_at is not None and _expired(sight, rules, now):
         why = f"its controller has not been heard of: it expired {now - sight.expires_at:.0f} s ago"
     else:
         return Verdict(standing=Standing.FOREIGN, why=_foreign(sight, rules, now))
     return _confirmed(sight, why, rules, now)
+
+
+def _expired(sight: Sight, rules: Rules, now: float) -> bool:
+    return sight.expires_at is not None and sight.expires_at + rules.grace <= now
 
 
 def _foreign(sight: Sight, rules: Rules, now: float) -> str:

@@ -42,6 +42,8 @@ def judged(*, local: dict[str, Any] | None = None, rules: Rules = RULES, now: fl
         ({"controller_id": THEIRS, "first_seen": 0.0, "expires_at": NOW - 600}, {}, Standing.LEAKED),
         ({"controller_id": THEIRS, "expires_at": NOW - 600}, {}, Standing.SUSPECT),
         ({"controller_id": THEIRS, "first_seen": 0.0, "expires_at": NOW - 600, "protected": True}, {}, Standing.PROTECTED),
+        ({"controller_id": THEIRS, "first_seen": 0.0, "protected": True}, {}, Standing.FOREIGN),
+        ({"controller_id": THEIRS, "protected": True}, {"forsaken": [THEIRS]}, Standing.PROTECTED),
         ({"controller_id": THEIRS, "first_seen": 0.0, "expires_at": NOW + 600}, {"forsaken": [THEIRS]}, Standing.LEAKED),
         ({"controller_id": THEIRS}, {"forsaken": [THEIRS], "condemned": [(THEIRS, ATTEMPT)]}, Standing.CONDEMNED),
         ({"first_seen": 0.0}, {"forsaken": [OURS], "expected": [ATTEMPT]}, Standing.LEAKED),
