@@ -23,6 +23,7 @@ The tree; what happens next depends on the type alone::
         RunsRefused                             records of another store that can't be taken in (`latent.store.runs`)
         StoreCorrupt                            what is on disk is not what was written
       NotFound                                a build, worker or log that nobody knows
+      ControllerStopping                      the controller takes no builds just now, and will when it is back
 """
 
 from __future__ import annotations
@@ -105,3 +106,7 @@ class MachineError(LatentError):
 
 class NotFound(LatentError):
     """No build, worker or log of that name."""
+
+
+class ControllerStopping(LatentError):
+    """The controller is being stopped and takes no builds any more: the next one does."""

@@ -22,7 +22,7 @@ log = Logger()
 
 
 class Acceptance(Protocol):
-    """How builds come to be carried out. ``check_open`` raises ConfigError when none are taken."""
+    """How builds come to be carried out. ``check_open`` raises ControllerStopping when none are taken."""
 
     def check_open(self) -> None: ...
     def accept(self, build: Build) -> None: ...

@@ -37,7 +37,7 @@ from latent.controller.scheduler import Scheduler
 from latent.controller.sessions import Sessions
 from latent.controller.views import BuildDetails, WorkerStatus
 from latent.core.planning import Limits
-from latent.errors import ConfigError, NotFound
+from latent.errors import ControllerStopping, NotFound
 from latent.killpoints import here, passing
 from latent.model import JSON, Build, BuildRequest, BuildState, LogLine, Payload, Result
 from latent.store import attempts, journal
@@ -297,7 +297,7 @@ class Controller:
         return await template.request(properties, labels, priority=priority, timeout=timeout)
 
     async def submit(self, request: BuildRequest) -> Build:
-        """The build is on disk when this answers. Raises ConfigError when the controller takes none."""
+        """The build is on disk when this answers. Raises ControllerStopping."""
         self.check_open()
         now = self._clock.seconds()
         here("service.submit.before")
@@ -307,9 +307,9 @@ class Controller:
         return build
 
     def check_open(self) -> None:
-        """Raises ConfigError when the controller takes no builds."""
+        """Raises ControllerStopping when the controller takes no builds."""
         if self._stopping:
-            raise ConfigError("the controller is stopping and takes no new builds; submit again when it is back")
+            raise ControllerStopping("the controller is stopping and takes no new builds; submit again when it is back")
 
     def accept(self, build: Build) -> None:
         """A build that is on disk and that nobody has."""

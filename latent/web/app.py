@@ -21,6 +21,7 @@ from latent import __version__
 from latent.controller.clock import Clock
 from latent.errors import (
     ConfigError,
+    ControllerStopping,
     EnrolmentRefused,
     LatentError,
     LatentWorkerCannotSubstantiate,
@@ -48,6 +49,7 @@ CODES: Sequence[tuple[type[LatentError], int]] = (
     (MachineBusy, 409),
     (RunsRefused, 409),
     (StoreError, 503),
+    (ControllerStopping, 503),
     (LatentError, 409),
 )
 """The status for each error of the controller; the first that fits."""

@@ -9,7 +9,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from latent.controller.records import DispatchDetails
-from latent.errors import ConfigError, LatentWorkerFailedToSubstantiate, NotFound
+from latent.errors import ControllerStopping, LatentWorkerFailedToSubstantiate, NotFound
 from latent.model import BuildRequest, BuildState, Dispatch, Result, Run, RunStatus, Step
 from latent.store import owners
 from latent.store.runs import MachineBusy, PrepareOutcome
@@ -117,7 +117,7 @@ def test_a_machine_that_is_not_declared_is_refused(tmp_path: Path) -> None:
 def test_a_controller_that_stops_takes_no_dispatch(tmp_path: Path) -> None:
     with controller(tmp_path, obliging()) as harness:
         harness.stop()
-        with pytest.raises(ConfigError, match="takes no new builds"):
+        with pytest.raises(ControllerStopping, match="takes no new builds"):
             harness.answer(harness.controller.records.dispatch(request()))
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 from pytest_twisted import ensureDeferred
 
+from latent.errors import ControllerStopping
 from latent.model import Payload, Result, Step
 from latent.web.service import MAX_BODY
 from tests.web.fake_controller import NOW, FakeEntry, FakeHealth, FakeWorker
@@ -194,6 +195,15 @@ async def test_a_store_that_can_not_write_is_unavailable(world):
     world.controller.break_store()
     answer = await world.call("POST", "/builds", json={"command": "x"})
     assert (answer.status_code, answer.json()) == (503, {"error": "the disk is full", "remedy": "free some space"})
+
+
+@ensureDeferred
+async def test_a_controller_that_stops_is_unavailable(world):
+    """Nothing is wrong with the build: the next controller takes it, so this is 503 and not 400."""
+    world.controller.broken = ControllerStopping("the controller is stopping; submit again when it is back")
+    answer = await world.call("POST", "/builds", json={"command": "x"})
+    remedy = "submit again when it is back"
+    assert (answer.status_code, answer.json()) == (503, {"error": "the controller is stopping", "remedy": remedy})
 
 
 @ensureDeferred
