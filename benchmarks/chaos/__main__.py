@@ -45,7 +45,7 @@ def main() -> int:
     seconds = 60 * options.minutes
     if options.plan:
         for fault in schedule.faults(options.seed, seconds):
-            print(f"{fault.at:8.2f} s  {fault.kind:20} {fault.seconds:6.2f} s  {fault.lot:.6f}")
+            print(fault)
         return 0
     day = Day(options.seed, seconds, without=options.without, say=lambda line: print(line, file=sys.stderr, flush=True))
     ledger = day.live()

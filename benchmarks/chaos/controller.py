@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from benchmarks.chaos.part import Later
 
@@ -170,16 +170,19 @@ class Controller:
         try:
             address = json.loads((self.state / "api.json").read_text())
             token = (self.state / "token").read_text().strip()
-            transport = httpx.HTTPTransport(uds=address["socket"])
-            with httpx.Client(transport=transport, base_url="http://latent", timeout=10) as client:
-                headers = {"Authorization": f"Bearer {token}"}
-                answer = client.request(method, f"/api/v1/{path}", headers=headers, json=body or None)
-        except (OSError, ValueError, httpx.HTTPError) as error:
+            connection = _Connection(address["socket"])
+            try:
+                headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+                connection.request(method, f"/api/v1/{path}", json.dumps(body).encode() if body else None, headers)
+                answer = connection.getresponse()
+                text = answer.read().decode()
+            finally:
+                connection.close()
+        except (OSError, ValueError, HTTPException) as error:
             raise Away(repr(error)) from error
-        if answer.is_error:
-            passes = answer.status_code == 503 or "is stopping" in answer.text
-            raise Refused(f"{method} {path}: {answer.status_code} {answer.text[:300]}", passes)
-        return answer.json()
+        if answer.status >= 400:
+            raise Refused(f"{method} {path}: {answer.status} {text[:300]}", passes=answer.status == 503)
+        return json.loads(text)
 
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
@@ -188,6 +191,19 @@ class Controller:
         self.kill()
         if self._own_disk:
             subprocess.run(["umount", "--lazy", str(self.state)], check=False, capture_output=True)
+
+
+class _Connection(HTTPConnection):
+    """To a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("latent", timeout=10)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 def _mount(place: Path) -> bool:

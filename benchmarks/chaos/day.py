@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ CONFIG = """from latent.plugins import util, worker
 from latent.testing.cloud import CloudLatentWorker
 {quick}
 c["limits"] = {{"session_timeout": 20, "max_instances": 8}}
+c["reaper"] = {{"interval": 20, "min_age": 15}}
 c["builders"] = [
     util.Builder(
         "chaos",
@@ -47,11 +48,25 @@ c["workers"] = [
 
 
 class Day:
-    """``say``: told what happens, as it does. ``without``: parts that are left out, whatever this machine has."""
+    """``say``: told what happens, as it does. ``without``: parts that are left out, whatever this machine has.
 
-    def __init__(self, seed: int, seconds: float, *, without: Collection[str] = (), say: Callable[[str], None] = print) -> None:
+    ``faults``, ``asks``: in place of what the seed says.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        seconds: float,
+        *,
+        without: Collection[str] = (),
+        say: Callable[[str], None] = print,
+        faults: Sequence[schedule.Fault] | None = None,
+        asks: Sequence[schedule.Ask] | None = None,
+    ) -> None:
         self.seed, self.seconds = seed, seconds
         self.kept: Path | None = None
+        self._faults = schedule.faults(seed, seconds) if faults is None else faults
+        self._asks = schedule.asks(seed, seconds) if asks is None else asks
         self._without = without
         self._say = say
         self._began = time.monotonic()
@@ -72,13 +87,13 @@ class Day:
             stack.callback(self._controller.close)
             self._make_parts(stack)
             self._configure()
-            self._asker = Asker(self._controller, schedule.asks(self.seed, self.seconds), self._parts)
+            self._asker = Asker(self._controller, self._asks, self._parts)
             self._controller.start()
             self._pass_until(PATIENCE, self._is_up, "the controller to come up")
             self._began = time.monotonic()
             self._asker.start()
             stack.callback(self._asker.end)
-            for fault in schedule.faults(self.seed, self.seconds):
+            for fault in self._faults:
                 self.later(fault.at, partial(self._strike, fault))
             self._pass(self.seconds)
             mended = time.monotonic()

@@ -90,6 +90,10 @@ class Fault:
     def what(self) -> str:
         return self.kind.partition(".")[2]
 
+    def __str__(self) -> str:
+        lasts = f" for {self.seconds:g} s" if self.seconds else ""
+        return f"{self.at:8.2f} s  {self.kind}{lasts}, lot {self.lot:.6f}"
+
 
 @frozen
 class Ask:
