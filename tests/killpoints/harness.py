@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,12 +27,13 @@ def run_all(
     provider: MakeProvider,
     points: Collection[str] | None = None,
     told: Callable[[Outcome], None] = lambda outcome: None,
+    modules: Iterable[str] = (),
 ) -> dict[str, list[Outcome]]:
     """What became of each point, in each scenario that has it. ``points``: only those rounds in which they are.
 
-    ``told`` is called with each outcome when its round is over, in some thread.
+    ``told`` is called with each outcome when its round is over, in some thread. ``modules``: what the plugins need.
     """
-    with Zygote() as zygote, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+    with Zygote(modules) as zygote, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         runs = [_Run(scenario, directory, provider, zygote, points, told) for scenario in scenarios]
         found: dict[str, list[Outcome]] = {}
         for running in [pool.submit(run.outcomes) for run in runs]:

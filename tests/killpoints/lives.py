@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,10 @@ class Life:
 
 
 class Zygote:
-    """The process that controllers are forked from; a context."""
+    """The process that controllers are forked from; a context. ``modules``: what it is to import beside what all need."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Iterable[str] = ()) -> None:
+        self._modules = modules
         self._lives: dict[int, Life] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -61,7 +62,7 @@ class Zygote:
         # What it starts outlives the test that happens to be under way.
         environment = {name: value for name, value in os.environ.items() if name != MARK_NAME}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.killpoints.zygote"],
+            [sys.executable, "-m", "tests.killpoints.zygote", *self._modules],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -131,6 +131,14 @@ def faulty_life(site: KillSite) -> None:
     site.at_rest()
 
 
+def starts_and_stops(site: KillSite) -> None:
+    """Starts and stops that are cut short, and such that fail."""
+    site.order("keep the handle")
+    if site.at == "lifecycle.start.failed":
+        site.order("fail the stop")
+    faulty_life(site)
+
+
 def _ended_without_back_off(site: KillSite, build: int) -> bool:
     if any(worker["quarantined_until"] for worker in site.workers()):
         site.repeat("POST", f"workers/{site.directory.name}/unpause")

@@ -29,6 +29,10 @@ class Scenario:
     tries: int = 1
 
 
+def points_of(scenario: Scenario) -> list[str]:
+    return list(dict.fromkeys(at.point for group in scenario.groups for at in group))
+
+
 def group(*points: str | At) -> tuple[At, ...]:
     return tuple(At(point) if isinstance(point, str) else point for point in points)
 
@@ -39,6 +43,20 @@ QUICK = {
     "latent.core.machines:FIRST_RETRY": 0.2,
 }
 """What nobody wants to wait for."""
+
+STARTS_AND_STOPS = Scenario(
+    name="starts",
+    round=rounds.starts_and_stops,
+    constants=QUICK,
+    instances=2,
+    groups=(
+        group("lifecycle.start.before", "lifecycle.start.called", "lifecycle.keep.before", "lifecycle.stop.before"),
+        group("lifecycle.start.answered", "lifecycle.keep.written", "lifecycle.handle.answered", "lifecycle.stop.called"),
+        group("lifecycle.stop.answered"),
+        group("lifecycle.start.failed", "lifecycle.stop.failed"),
+    ),
+)
+"""For plugins of which the rest was seen with others."""
 
 ALL = (
     Scenario(

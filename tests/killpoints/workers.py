@@ -26,7 +26,9 @@ class _Ordered:
         return False
 
 
-class _Obedient(_Ordered):
+class Obedient(_Ordered):
+    """Stands before a worker's class among the bases."""
+
     builds_may_be_incompatible = True
 
     def reconfigService(self, *args: Any, **kwargs: Any) -> Any:
@@ -60,11 +62,11 @@ class _Obedient(_Ordered):
         return True
 
 
-class KilledProcessWorker(_Obedient, ProcessLatentWorker):
+class KilledProcessWorker(Obedient, ProcessLatentWorker):
     """Its instances are processes."""
 
 
-class KilledCloudWorker(_Obedient, CloudLatentWorker):
+class KilledCloudWorker(Obedient, CloudLatentWorker):
     """Its instances are a cloud's."""
 
 

@@ -1,6 +1,6 @@
 """Starts controllers as real processes, fast: it has imported what a controller needs, and forks.
 
-`python -m tests.killpoints.zygote` reads orders from its standard input, a JSON document a line:
+`python -m tests.killpoints.zygote [MODULE...]` reads orders from its standard input, a JSON document a line:
 
     {"life": 1, "basedir": "/...", "at": "lifecycle.start.before", "skip": 0, "constants": {"module:NAME": 0.3}}
 
@@ -118,6 +118,7 @@ def _import_all() -> None:
         "sqlalchemy.dialects.sqlite",
         "tests.killpoints.workers",
         "twisted.internet.asyncioreactor",
+        *sys.argv[1:],
     ):
         importlib.import_module(name)
 
