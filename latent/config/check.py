@@ -86,9 +86,9 @@ class _Checker:
         workers_known = self._source.workers_known and len(mistakes) == so_far
         before = len(mistakes)
         declared = self._machines()
-        machines_known = self._source.machines_known and len(mistakes) == before
-        if workers_known and machines_known:
+        if workers_known and self._source.machines_known and len(mistakes) == before:
             self._on_machines(workers, declared)
+        self._missing(declared)
         builders = self._builders()
         if workers_known:
             self._all_served(workers, builders)
@@ -287,12 +287,17 @@ class _Checker:
                 self._stranger(line, element, "machines", Machine, example)
                 continue
             self._unique(found, element.name, line, element, "machine")
+        self._machine_lines = {name: line for name, (line, _) in found.items()}
+        return {name: machine for name, (_, machine) in found.items()}
+
+    def _missing(self, declared: Mapping[str, Machine]) -> None:
+        """What machines name and is not there."""
+        for name, element in declared.items():
+            line = self._machine_lines[name]
             try:
                 self._source.mistakes += [Mistake(line, what) for what in element.mistakes(self._source.path.parent)]
             except Exception as error:
                 self._source.mistakes += explain(error, self._source.path, line=line, made=type(element))
-        self._machine_lines = {name: line for name, (line, _) in found.items()}
-        return {name: machine for name, (_, machine) in found.items()}
 
     def _on_machines(self, workers: Mapping[str, AbstractWorker], declared: Mapping[str, Machine]) -> None:
         """Only if both are right by themselves."""

@@ -27,7 +27,7 @@ def _items(shell: MachineShell, now: float) -> Iterator[HealthItem]:
             remedy="mend the cause, then run latent reconfig: it is set up again",
         )
     match state:
-        case Stopped(error=error) if error:
+        case Stopped(error=error) if error and not shell.unusable:
             well = False
             when = "" if state.retry_deadline is None else f", again in {max(0.0, state.retry_deadline - now):.0f} s"
             yield HealthItem(

@@ -1,18 +1,26 @@
-"""Commands that the actions of latent machines run on the controller's own machine."""
+"""Commands that the actions of latent machines run on the controller's own machine.
+
+They are not ended when the controller is killed: half a start may be worse than a whole one. So each is written down while it
+runs, and before a machine's next command is run, the one that another controller left is waited for.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import psutil
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from latent.errors import MachineError
@@ -22,6 +30,9 @@ KILL_GRACE = 5.0
 
 DRAIN = 0.5
 """Seconds after a command's end in which what it has written is still read."""
+
+LOOK = 0.5
+"""Seconds between two looks whether a command has ended that another controller began."""
 
 TAIL = 2000
 """Bytes of a command's output that are kept: its last."""
@@ -74,11 +85,20 @@ class _Command(ProcessProtocol):
         self.ended.callback(Ended(code, self._output.decode("utf-8", "replace")))
 
 
-async def run_command(reactor: Any, argv: Sequence[str], environment: Mapping[str, str]) -> Ended:
-    """Run it to its end; cancelled, it is ended first, with its children.
+@frozen
+class Place:
+    """Whose commands: ``machine`` is told to them as LATENT_MACHINE; ``record`` is where the one that runs is written down."""
 
-    Its environment is the controller's and ``environment``. It may leave processes running.
-    """
+    reactor: Any
+    machine: str
+    record: Path
+
+
+async def run_command(place: Place, argv: Sequence[str]) -> Ended:
+    """Run it to its end; cancelled, it is ended first, with its children. It may leave processes running."""
+    reactor = place.reactor
+    while _runs(place.record):
+        await deferLater(reactor, LOOK)
     command = _Command(reactor)
     nothing = os.open(os.devnull, os.O_RDONLY)
     try:
@@ -86,12 +106,13 @@ async def run_command(reactor: Any, argv: Sequence[str], environment: Mapping[st
             command,
             sys.executable,
             [sys.executable, "-I", "-S", "-c", _LEADER, *argv],
-            env={**os.environ, **environment},
+            env={**os.environ, "LATENT_MACHINE": place.machine},
             childFDs={0: nothing, 1: "r", 2: "r"},
         )
     finally:
         os.close(nothing)
     pid = process.pid
+    _write_down(place.record, pid)
     waiting: Deferred[Ended] = Deferred()
     command.ended.addCallback(lambda ended: None if waiting.called else waiting.callback(ended))
     try:
@@ -99,11 +120,13 @@ async def run_command(reactor: Any, argv: Sequence[str], environment: Mapping[st
     except CancelledError:
         await _end(reactor, pid, command.ended)
         raise
+    finally:
+        place.record.unlink(missing_ok=True)
 
 
-async def checked(reactor: Any, argv: Sequence[str], environment: Mapping[str, str]) -> Ended:
+async def checked(place: Place, argv: Sequence[str]) -> Ended:
     """`run_command`. Raises MachineError with the last of its output unless its exit code is 0."""
-    ended = await run_command(reactor, argv, environment)
+    ended = await run_command(place, argv)
     if ended.code != 0:
         raise MachineError(explained(argv, ended))
     return ended
@@ -114,6 +137,22 @@ def explained(argv: Sequence[str], ended: Ended) -> str:
     how = f"was ended by signal {-ended.code}" if ended.code < 0 else f"ended with exit code {ended.code}"
     said = " ".join(ended.output.split())
     return f"{shlex.join(argv)} {how}" + (f": {said[-400:]}" if said else "")
+
+
+def _write_down(record: Path, pid: int) -> None:
+    record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        record.write_text(json.dumps([pid, psutil.Process(pid).create_time()]))
+
+
+def _runs(record: Path) -> bool:
+    """Whether the command that is written down still runs. A record that a crash has cut short says nothing."""
+    try:
+        pid, created = json.loads(record.read_text())
+        process = psutil.Process(pid)
+        return bool(process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE)
+    except (OSError, ValueError, TypeError, psutil.NoSuchProcess):
+        return False
 
 
 async def _end(reactor: Any, pid: int, ended: Deferred[Ended]) -> None:

@@ -59,9 +59,12 @@ class Machine:
             self.config_error(f"{type(self).__name__} has no keyword {keyword!r}; {remedy}")
         self.name = self.take(values.name, name, default=str(name), subject="the name of a machine")
 
-    def reconfigService(self, name: str, **kwargs: Any) -> Any:
-        """Take the declaration over: called at the first set-up and at each change of it, with what checkConfig let pass."""
-        type(self).checkConfig(self, name, **kwargs)
+    def reconfigService(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Take the declaration over: called at the first set-up and at each change of it, with what checkConfig let pass.
+
+        It does what checkConfig does. A subclass that has more to do, or to wait for, does that and calls this.
+        """
+        type(self).checkConfig(self, name, *args, **kwargs)
         return succeed(None)
 
     def mistakes(self, directory: Path) -> Iterable[str]:

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from latent.errors import MachineError
 from latent.worker import machine_values as values
 from latent.worker import ssh
-from latent.worker.commands import checked, explained, run_command
+from latent.worker.commands import Place, checked, explained, run_command
 from latent.worker.machine import Machine
 
 HTTP_TIMEOUT = 60.0
@@ -35,20 +35,21 @@ GIVEN = ("params", "data", "json", "headers", "cookies", "files", "auth")
 
 
 class Action:
-    """The base of the actions here, so that whoever reads master.cfg knows them."""
+    """The base of the actions here, so that whoever reads master.cfg knows them. They have no slots: by their attributes a reload
+    tells whether one is another (`latent.worker.declaration`)."""
 
     def mistakes(self, directory: Path) -> Iterator[str]:
         """What of it is not there, each "what; remedy". Paths that are not absolute begin at ``directory``."""
         yield from ()
 
-    def _environment(self, machine: Machine) -> dict[str, str]:
-        return {"LATENT_MACHINE": machine.name}
+    def _place(self, machine: Machine) -> Place:
+        return Place(machine.reactor, machine.name, machine.state_dir / "machines" / machine.name / "command")
 
 
 # --- local commands -----------------------------------------------------------------------------------------------------------
 
 
-@frozen
+@frozen(slots=False)
 class LocalWakeAction(Action):
     """Runs ``command``, a list of arguments, on the controller's machine. It has failed unless its exit code is 0.
 
@@ -58,7 +59,7 @@ class LocalWakeAction(Action):
     command: Sequence[str] = field(validator=values.command)
 
     async def perform(self, machine: Machine) -> None:
-        await checked(machine.reactor, self.command, self._environment(machine))
+        await checked(self._place(machine), self.command)
 
     def mistakes(self, directory: Path) -> Iterator[str]:
         yield from values.no_program(f"{type(self).__name__}: command", self.command[0], directory)
@@ -68,7 +69,7 @@ LocalSuspendAction = LocalWakeAction
 """The same under the name that reads better where a machine is stopped."""
 
 
-@frozen
+@frozen(slots=False)
 class LocalWOLAction(Action):
     """Sends a Wake-on-LAN packet for the hardware address ``wakeMac``, as UDP to ``address`` (a broadcast address) and ``port``.
 
@@ -82,7 +83,7 @@ class LocalWOLAction(Action):
 
     async def perform(self, machine: Machine) -> None:
         if self.wolBin is not None:
-            await checked(machine.reactor, [self.wolBin, self.wakeMac], self._environment(machine))
+            await checked(self._place(machine), [self.wolBin, self.wakeMac])
             return
         await send_magic_packet(machine.reactor, self.wakeMac, self.address, self.port)
 
@@ -114,7 +115,7 @@ async def send_magic_packet(reactor: Any, mac: str, address: str, port: int) -> 
 # --- over SSH -----------------------------------------------------------------------------------------------------------------
 
 
-@frozen
+@frozen(slots=False)
 class _SshAction(Action):
     """``host``: as ``ssh`` takes it. ``sshKey``: the private key, its text or the path of its file (None: those of ``ssh``).
 
@@ -130,7 +131,7 @@ class _SshAction(Action):
     async def perform(self, machine: Machine) -> None:
         line = self.remoteCommand if isinstance(self.remoteCommand, str) else shlex.join(self.remoteCommand)
         with self._caller(machine).call(line) as argv:
-            await checked(machine.reactor, argv, self._environment(machine))
+            await checked(self._place(machine), argv)
 
     def mistakes(self, directory: Path) -> Iterator[str]:
         name = type(self).__name__
@@ -141,12 +142,12 @@ class _SshAction(Action):
         return ssh.Caller(self.sshBin, self.host, self.sshKey, self.sshHostKey, machine.state_dir / "machines" / machine.name)
 
 
-@frozen
+@frozen(slots=False)
 class RemoteSshWakeAction(_SshAction):
     """Runs ``remoteCommand`` on another host, over SSH: a list of arguments, or a line for the shell there."""
 
 
-@frozen(init=False)
+@frozen(init=False, slots=False)
 class RemoteSshWOLAction(_SshAction):
     """Runs ``wolBin wakeMac`` on another host, one in the network of the machine that is to wake."""
 
@@ -167,7 +168,7 @@ SUSPEND = ("systemctl", "suspend")
 BEGUN = "latent-has-begun"
 
 
-@frozen(init=False)
+@frozen(init=False, slots=False)
 class RemoteSshSuspendAction(_SshAction):
     """Runs ``remoteCommand`` (``systemctl suspend``) on the machine itself, which may be gone before it can answer: a connection
     that is lost after the command has begun is a success."""
@@ -187,7 +188,7 @@ class RemoteSshSuspendAction(_SshAction):
         line = self.remoteCommand if isinstance(self.remoteCommand, str) else shlex.join(self.remoteCommand)
         # `&&` is understood by the shells of Windows, too.
         with self._caller(machine).call(f"echo {BEGUN} && {line}") as argv:
-            ended = await run_command(machine.reactor, argv, self._environment(machine))
+            ended = await run_command(self._place(machine), argv)
         begun = BEGUN in ended.output.split()
         if ended.code != 0 and not (begun and ended.code == ssh.CONNECTION_LOST):
             raise MachineError(explained([self.sshBin, self.host, line], ended).replace(f": {BEGUN}", ":"))
@@ -196,7 +197,7 @@ class RemoteSshSuspendAction(_SshAction):
 # --- over HTTP ----------------------------------------------------------------------------------------------------------------
 
 
-@frozen
+@frozen(slots=False)
 class HttpAction(Action):
     """Makes an HTTP request, with treq's arguments. It has failed unless the status is 200 to 299.
 

@@ -124,6 +124,35 @@ async def test_a_command_that_is_cancelled_is_ended_with_its_children(
 
 
 @ensureDeferred
+async def test_what_a_controller_that_died_has_left_running_is_waited_for(tmp_path: Path) -> None:
+    """A stop that it began must not take effect after the start of the next one."""
+    told = tmp_path / "told"
+    slow = generic(tmp_path, machines.LocalWakeAction(["sh", "-c", f"read line < {tmp_path}/fifo; echo slow >> {told}"]))
+    os.mkfifo(tmp_path / "fifo")
+    dying = start(slow)
+    record = tmp_path / "state" / "machines" / "m1" / "command"
+    while not record.exists():
+        await deferLater(reactor, 0.01)
+    starting = start(generic(tmp_path, machines.LocalWakeAction(["sh", "-c", f"echo next >> {told}"])))
+    await deferLater(reactor, 0.2)
+    assert not starting.called
+    (tmp_path / "fifo").write_text("go\n")
+    await dying
+    await starting
+    assert told.read_text() == "slow\nnext\n"
+    record.write_text("[1, 0.")
+    await start(generic(tmp_path, machines.LocalWakeAction(["true"])))
+
+
+def test_a_machine_is_set_up_with_what_it_was_declared_with(tmp_path: Path) -> None:
+    """Also with arguments that were given by position."""
+    machine = generic(tmp_path, machines.LocalWakeAction(["true"]), build_wait_timeout=7)
+    args, kwargs = machine.arguments
+    machine.reconfigService(*args, **kwargs)
+    assert machine.build_wait_timeout == 7
+
+
+@ensureDeferred
 async def test_an_action_of_ones_own(tmp_path: Path) -> None:
     """Anything with perform(machine); False is a failure."""
 
