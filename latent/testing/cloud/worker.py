@@ -46,7 +46,8 @@ _ERRORS: Mapping[str, type[LatentWorkerFailedToSubstantiate]] = {
 class CloudLatentWorker(CompatibleLatentWorkerMixin, AbstractLatentWorker):
     """``cloud``: a `Cloud`, or "host:port" of one that is a process of its own. ``image``: what instances are made from, "agent"
     or "empty"; it may be a renderable. ``settle``: seconds for which the cloud's lists may lag behind. ``poll``: seconds between
-    two looks at an instance that is stopping.
+    two looks at an instance that is stopping. ``expiry``: seconds that an instance is wanted after its agent was last heard by
+    its controller, as its tag says; None: it has no such tag.
     """
 
     renderables = ("image",)
