@@ -333,7 +333,7 @@ async def test_a_machine_that_suspends_itself_may_be_gone_before_it_answers(tmp_
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Sshd]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Prepared]:
     require(sshd.SSHD and os.getuid() == 0, "an SSH server", "apt-get install openssh-server, and run the tests as root")
     with sshd.running(tmp_path_factory.mktemp("sshd")) as found:
         yield found
@@ -341,7 +341,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Sshd]:
 
 @pytest.mark.parametrize("as_text", [False, True])
 @ensureDeferred
-async def test_a_real_ssh_server_runs_the_command(tmp_path: Path, server: sshd.Sshd, as_text: bool) -> None:
+async def test_a_real_ssh_server_runs_the_command(tmp_path: Path, server: sshd.Prepared, as_text: bool) -> None:
     """With a key that is given as a file or as text, and the server known by its key."""
     key: Any = server.key.read_text() if as_text else server.key
     action = machines.RemoteSshWakeAction(
@@ -352,7 +352,7 @@ async def test_a_real_ssh_server_runs_the_command(tmp_path: Path, server: sshd.S
 
 
 @ensureDeferred
-async def test_a_server_that_is_not_the_one_it_should_be_gets_nothing(tmp_path: Path, server: sshd.Sshd) -> None:
+async def test_a_server_that_is_not_the_one_it_should_be_gets_nothing(tmp_path: Path, server: sshd.Prepared) -> None:
     other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4m9vGBaYyr0lrGZbJnGXoQNgyqCxLNzrXvQkUaGmXu"
     action = machines.RemoteSshWakeAction(server.host, ["touch", f"{tmp_path}/x"], sshKey=server.key, sshHostKey=other)
     with pytest.raises(MachineError, match="Host key verification failed"):
@@ -361,7 +361,7 @@ async def test_a_server_that_is_not_the_one_it_should_be_gets_nothing(tmp_path: 
 
 
 @ensureDeferred
-async def test_a_remote_command_that_fails_says_why(tmp_path: Path, server: sshd.Sshd) -> None:
+async def test_a_remote_command_that_fails_says_why(tmp_path: Path, server: sshd.Prepared) -> None:
     action = machines.RemoteSshWakeAction(
         server.host, "echo no such domain >&2; exit 7", sshKey=server.key, sshHostKey=server.host_key
     )
@@ -370,7 +370,7 @@ async def test_a_remote_command_that_fails_says_why(tmp_path: Path, server: sshd
 
 
 @ensureDeferred
-async def test_a_real_machine_that_goes_in_the_middle_has_been_stopped(tmp_path: Path, server: sshd.Sshd) -> None:
+async def test_a_real_machine_that_goes_in_the_middle_has_been_stopped(tmp_path: Path, server: sshd.Prepared) -> None:
     """Its connection is cut while the suspend command runs."""
     suspend = f"echo $$ > {tmp_path}/pid; mv {tmp_path}/pid {tmp_path}/begun; exec sleep 600"
     action = machines.RemoteSshSuspendAction(server.host, suspend, sshKey=server.key, sshHostKey=server.host_key)
