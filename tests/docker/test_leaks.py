@@ -45,7 +45,7 @@ async def test_how_a_container_is_seen(engine: Engine, made: Callable[..., Any],
 
 @ensureDeferred
 async def test_a_label_protects_for_good(engine: Engine, made: Callable[..., Any]) -> None:
-    """The declaration may set it."""
+    """It can be set when a container is made, and never changes."""
     worker = made(hostconfig={})
     await worker.start_instance(None)
     host = engine.client()

@@ -72,16 +72,13 @@ def test_gone_for_good(site: MakeSite) -> None:
     ours, processes = id_of(one), list(one.instances())
     one.kill_controller()
     shutil.rmtree(one.directory / "state")
-    assert leaks(one, ours=ours) == {"local-1#1": "foreign", "local-2#1": "foreign"}
     told = one.run("leaks")
+    assert told.returncode == 0, told
     assert "there is no state of a controller in" in told.stderr
     assert f"{ours[:8]}: 2" in told.stdout
     refused = one.run("leaks", "--reap", "--controller", "no-such-controller")
     assert refused.returncode == 7
     assert ours in refused.stderr
-    dry = leaks(one, "--reap", "--dry-run", "--controller", ours, ours=ours, code=1)
-    assert dry == {"local-1#1": "suspect", "local-2#1": "suspect"}
-    assert all(process.is_running() for process in processes)
     assert leaks(one, "--reap", "--controller", ours, ours=ours) == {"local-1#1": "gone", "local-2#1": "gone"}
     psutil.wait_procs(processes, timeout=30)
     assert list(one.instances()) == []
@@ -138,20 +135,23 @@ def test_the_dead_mans_switch(site: MakeSite) -> None:
     assert leaks(one, ours=ours) == {}
 
 
+def damaged(state: Path) -> None:
+    state.mkdir()
+    (state / "latent.sqlite").write_bytes(b"garbage" * 1000)
+
+
 @pytest.mark.parametrize(
     ("damage", "code", "what"),
     [
         (lambda one: (one.directory / "master.cfg").unlink(), 4, "there is no master.cfg"),
         (lambda one: (one.directory / "master.cfg").write_text("c['workers'] = 3"), 3, "is an int, 3, not a list"),
-        (lambda one: (one.directory / "state" / "latent.sqlite").write_bytes(b"garbage" * 1000), 8, "latent.sqlite"),
+        (lambda one: damaged(one.directory / "state"), 8, "latent.sqlite"),
     ],
     ids=["no master.cfg", "a wrong one", "a damaged database"],
 )
 def test_wrong_places(site: MakeSite, damage: Callable[[Site], object], code: int, what: str) -> None:
     """Without a controller, what can't be read is named with its remedy."""
     one = site(config())
-    one.latent("start")
-    one.latent("stop")
     damage(one)
     done = one.run("leaks")
     assert done.returncode == code, done
