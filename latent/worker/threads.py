@@ -70,6 +70,11 @@ class ThreadPool:
             found = cls._shared[key] = cls(name, size, reactor)
         return found
 
+    @classmethod
+    def calls(cls, reactor: Reactor) -> int:
+        """How many calls wait for, or run in, the shared pools of this reactor; also of those that were cancelled."""
+        return sum(pool.waiting + pool.running for (of, _), pool in cls._shared.items() if of == id(reactor))
+
     @property
     def waiting(self) -> int:
         return len(self._queue)
