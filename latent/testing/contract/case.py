@@ -19,6 +19,7 @@ from latent.testing.contract.provider import Provider
 from latent.testing.contract.waiting import until, wait_for
 from latent.testing.contract.watch import Watch
 from latent.worker import hooks
+from latent.worker.threads import ThreadPool
 
 ANSWERED = named("errors-are-answered", "An error is the answer of a hook; none is lost in a Deferred that nobody looks at.")
 
@@ -74,6 +75,7 @@ class ContractCase(TestCase):
             await self._clean_up(calls)
 
     async def _nothing_waits(self, before: list[Any]) -> None:
+        await self.until(self.idle)
         reactor = self.provider.reactor
         if not await until(reactor, self.provider.patience, lambda: not delayed_calls(reactor, before)):
             left = delayed_calls(reactor, before)
@@ -143,10 +145,14 @@ class ContractCase(TestCase):
         """The same, once what is on its way has come to an end."""
 
         async def settled() -> bool:
-            return await self.made() == expected
+            return self.idle() and await self.made() == expected
 
         await self.until(settled, lasting=self.provider.quiet)
         await self.only(expected, f"{when}, and {self.provider.patience:g} s later,")
+
+    def idle(self) -> bool:
+        """Whether no thread is busy with a call that was sent, cancelled or not, as far as one can tell."""
+        return ThreadPool.calls(self.provider.reactor) == 0
 
     async def until(self, look: Callable[[], Any], lasting: float = 0) -> Any:
         """The last answer: a false one when patience has come to an end. ``lasting``: seconds for which it must be true."""

@@ -38,7 +38,8 @@ class Leaving(ContractCase):
         await worker.ended(call)
         await worker.stop()
         await self.soon_only(foreign, "after a start that was cancelled, and its stop")
-        third, _ = await self.started()
+        third = await self.worker()
+        await third.start()
         if third.plugin.supports("destroy_instance") and third.plugin.supports("instance_handle"):
             await third.destroy(await third.handle())
         await third.stop()
@@ -64,7 +65,8 @@ class Leaving(ContractCase):
 
     async def life(self) -> None:
         """A worker's whole life, with a start that is cancelled in it."""
-        worker, _ = await self.started()
+        worker = await self.worker()
+        await worker.start()
         worker = await self.look_at(worker)
         await worker.stop()
         worker.begin()
@@ -91,7 +93,6 @@ class Leaving(ContractCase):
     async def test_never_blocked(self) -> None:
         """In no hook, and when nothing is well either."""
         with self.watched() as watch:
-            await self.life()
             worker, instance = await self.started()
             worker = await self.look_at(worker)
             await self.vanish(instance)
@@ -99,6 +100,7 @@ class Leaving(ContractCase):
             if worker.plugin.supports("destroy_instance") and worker.plugin.supports("instance_handle"):
                 await worker.destroy(await worker.handle())
             await worker.stop(fast=True)
+            await self.life()
         if watch.worst is not None:
             self.broken(str(watch.worst))
 

@@ -45,7 +45,8 @@ class Provider:
     """Seconds within which whatever is to happen has happened. Only a test that fails waits so long."""
 
     quiet: float = 0.1
-    """Seconds after which a call that was sent, and that nobody waits for any more, has had its effect."""
+    """Seconds after which a call that was sent, and that nobody waits for any more, has had its effect; counted from when no call
+    runs in a `latent.worker.ThreadPool` any more."""
 
     block_limit: float = 0.05
     """Seconds for which nothing may keep the reactor."""

@@ -179,6 +179,8 @@ class Starting(ContractCase):
         """What is left is on its way out, or list_instances shows it: then it can be destroyed."""
 
         async def settled() -> bool:
+            if not self.idle():
+                return False
             return not await self.made() or await self.listed_of(worker) != []
 
         await self.until(settled, lasting=self.provider.quiet)
