@@ -103,6 +103,7 @@ ALL = (
         round=rounds.faulty_life,
         constants=QUICK,
         instances=2,
+        one_at_a_time=False,  # what could not be stopped is condemned
         groups=(
             group("lifecycle.start.failed", "lifecycle.backoff.before"),
             group("lifecycle.backoff.written"),
