@@ -23,7 +23,7 @@ from latent.gateways.buildbot.gateway import BuildbotGateway
 from latent.gateways.buildbot.workers import RosterWorkers
 from latent.gateways.peer.gateway import PeerGateway
 from latent.store.database import Store
-from latent.web.address import load_token
+from latent.web.address import load_token, replace_file
 from latent.web.service import ApiService
 
 log = Logger()
@@ -172,9 +172,8 @@ class Assembly:
     async def _listen(self, protocol: str, settings: Peer, make: Callable[[int], Gateway], controller: Controller) -> None:
         """Agents are told an address once, so the same port is taken again after a restart as long as it is free."""
         remembered = self.state_dir / PORT_FILE.format(protocol=protocol)
-        ports = [settings.port]
-        if settings.port == 0 and (last := _read_port(remembered)):
-            ports = [last, 0]
+        last = _read_port(remembered) if settings.port == 0 else 0
+        ports = [last, 0] if last else [settings.port]
         for port in ports:
             gateway = make(port)
             try:
@@ -187,8 +186,8 @@ class Assembly:
                 )
                 continue
             self._gateways[protocol] = gateway
-            if settings.port == 0:
-                remembered.write_text(f"{gateway.port}\n")
+            if settings.port == 0 and gateway.port != last:
+                replace_file(remembered, f"{gateway.port}\n")
             controller.identity.servers[protocol] = settings.address(gateway.port)
             return
 

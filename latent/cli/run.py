@@ -75,7 +75,10 @@ class _Foreground:
         return lambda number, frame: self._reactor.callFromThread(handler)
 
     def _started(self, _: None) -> None:
-        self._place.pid_file.write_text(f"{os.getpid()}\n")
+        try:
+            self._place.pid_file.write_text(f"{os.getpid()}\n")
+        except OSError as error:
+            self._log.warn("{path} can't be written: {why}", path=str(self._place.pid_file), why=error.strerror)
         self._log.info(
             "the controller is up: agents attach to port {port}, the API is at {api}",
             port=self._assembly.peer_port,

@@ -29,12 +29,19 @@ class Address(NamedTuple):
 
 
 def write_address(path: Path, address: Address) -> None:
-    """Replace the file at once, so that a reader sees the old address or the new one."""
+    """Replace the file at once, so that a reader sees the old address or the new one. Raises StoreError."""
+    replace_file(path, json.dumps(address._asdict()) + "\n")
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Whoever reads it, and whatever happens, finds what was there or what is there now. Raises StoreError."""
     draft = path.with_name(path.name + ".new")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-        json.dump(address._asdict(), out)
-        out.write("\n")
-    draft.replace(path)
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
+            out.write(text)
+        draft.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path} can't be written ({error.strerror}); make room for it, or let this user write there") from error
 
 
 def read_address(path: Path) -> Address | None:
@@ -49,11 +56,10 @@ def read_address(path: Path) -> Address | None:
 
 def load_token(path: Path) -> str:
     """The API token in the file, which is made (0600) when there is none. Raises StoreError when it can't be used."""
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as out:
-            out.write(secrets.token_urlsafe(32) + "\n")
-    except FileExistsError:
+    if path.exists():
         os.chmod(path, 0o600)
+    else:
+        replace_file(path, secrets.token_urlsafe(32) + "\n")
     token = read_token(path)
     if token is None:
         raise StoreError(f"{path} holds no token; delete it, the next start makes a new one")

@@ -53,6 +53,20 @@ def test_the_token_is_made_once_and_for_its_owner_alone(tmp_path):
         load_token(path)
 
 
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    """The file is not half written and not empty, and the message says which it is and what to do."""
+    address, token = tmp_path / "api.json", tmp_path / "token"
+    write_address(address, Address("/s/api.sock", None, 7))
+    for path in (address, token):
+        path.with_name(f"{path.name}.new").symlink_to("/dev/full")
+    with pytest.raises(StoreError, match=r"api\.json can't be written \(No space left on device\); make room"):
+        write_address(address, Address("/s/api.sock", None, 8))
+    with pytest.raises(StoreError, match="token can't be written"):
+        load_token(token)
+    assert read_address(address) == Address("/s/api.sock", None, 7)
+    assert not token.exists()
+
+
 def test_a_short_path_is_used_as_it_is(tmp_path, monkeypatch):
     """The socket is in the state directory when its path fits; the directory is closed to others."""
     monkeypatch.chdir(tmp_path)
