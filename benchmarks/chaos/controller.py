@@ -47,6 +47,7 @@ class Controller:
         self._later = later
         self._process: subprocess.Popen[bytes] | None = None
         self._wanted = False
+        self._short_of_disk = False
         self.stopping = False
         self._filler = self.state / "filler"
         self.state.mkdir(mode=0o700)
@@ -74,6 +75,7 @@ class Controller:
                 env={**os.environ, "NO_COLOR": "1"},
             )
         self.stopping = False
+        self._short_of_disk = self._filler.exists()
         self.lives["started"] += 1
 
     def look(self) -> None:
@@ -85,7 +87,7 @@ class Controller:
         if self.stopping and process.returncode in (0, -signal.SIGTERM):
             # The signal, where it came before the controller knew what to do about it, or had done all there was to do.
             self.lives["stopped"] += 1
-        elif self._filler.exists():
+        elif self._short_of_disk:
             self.lives["ended for want of disk"] += 1
         else:
             self.lives["ended by itself"] += 1
@@ -153,6 +155,7 @@ class Controller:
 
     def _fill(self) -> None:
         """To the last byte."""
+        self._short_of_disk = True
         with self._filler.open("wb", buffering=0) as file:
             for size in (1 << 20, 1 << 10, 1):
                 with contextlib.suppress(OSError):
