@@ -26,6 +26,9 @@ from tests.killpoints.providers import Provider
 PAUSE = 0.05
 """Seconds between two looks."""
 
+ANSWER = 60.0
+"""Seconds that an answer may take."""
+
 _pause = threading.Event()
 
 # A step that another one of the same build runs beside is one too many.
@@ -56,7 +59,7 @@ class Outcome:
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
-        super().__init__("latent", timeout=PATIENCE)
+        super().__init__("latent", timeout=ANSWER)
         self._path = path
 
     def connect(self) -> None:
@@ -212,7 +215,7 @@ class KillSite(Site):
 
     def finished(self, build: int) -> dict[str, Any]:
         """The build, when it is over."""
-        self.wait(f"the end of build {build}", lambda: self.call("GET", f"builds/{build}?wait=20")["state"] == "finished")
+        self.wait(f"the end of build {build}", lambda: self.call("GET", f"builds/{build}?wait=5")["state"] == "finished")
         return self.build(build)
 
     def wait(self, what: str, ready: Callable[[], Any]) -> Any:

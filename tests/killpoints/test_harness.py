@@ -12,7 +12,11 @@ from tests.killpoints.providers import Processes
 from tests.killpoints.scenarios import Scenario, group
 
 STARTS_AGAIN = """
+from latent.controller.recovery import Recovery
 from latent.worker import instances
+async def unknown(self, post):
+    return None
+Recovery._found = unknown
 instances.find = lambda marker, directory: None
 """
 
@@ -22,10 +26,9 @@ builds.unfinished = lambda conn: ([], {})
 """
 
 LEAVES_INSTANCES = """
-from latent.worker.process import Host
-async def end(self, marker, agent, grace):
-    return ()
-Host.end = end
+async def nothing(self, fast=False):
+    return None
+workers.Obedient.stop_instance = nothing
 """
 
 FORGETS_RUNS = """
@@ -42,9 +45,9 @@ Recovery.builds_and_sessions = forgetful
 @pytest.mark.parametrize(
     ("defect", "point", "error"),
     [
-        (STARTS_AGAIN, "lifecycle.start.answered", "had 2 instances"),
+        (STARTS_AGAIN, "lifecycle.start.answered", "was there beside another; it took 2 instances"),
         (LOSES_BUILDS, "service.submit.written", "never came: the end of build 1"),
-        (LEAVES_INSTANCES, "lifecycle.stop.before", "never came: the end of all instances"),
+        (LEAVES_INSTANCES, "lifecycle.start.before", "never came: the end of all instances"),
         (FORGETS_RUNS, "dispatcher.activate.written", "'attempts': 2"),
     ],
     ids=["starts again", "loses builds", "leaves instances", "forgets runs"],
