@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, fail
 
@@ -262,6 +263,14 @@ class ListsTheForeign(ShedLatentWorker):
     async def list_instances(self) -> list[ListedInstance]:
         found = await self.threads.run(self.shed.all, adopt=discard)
         return [self.listed(Animal(one.name, {"controller": "", **one.tags})) for one in found]
+
+
+@breaks("list-tells-all", "destroy-is-confirmed")
+class ExpiresAtOnce(ShedLatentWorker):
+    """Says for how long an instance is wanted, where until when is asked."""
+
+    def listed(self, one: Animal) -> ListedInstance:
+        return evolve(super().listed(one), expires_at=7200.0)
 
 
 @breaks("destroy-is-confirmed")

@@ -139,6 +139,10 @@ class Finding(ContractCase):
             self.broken(f"list_instances of {asking.plugin.name} does not show {worker.attempt} of the controller {controller}")
         if one.created_at is not None and not abs(one.created_at - time.time()) < HOUR:
             self.broken(f"{worker.attempt} was started just now; its created_at is {one.created_at}, not POSIX seconds of today")
+        if one.protected:
+            self.broken(f"{worker.attempt} was started just now, and is listed as protected: nothing would ever remove it")
+        if one.expires_at is not None and one.expires_at <= time.time():
+            self.broken(f"{worker.attempt} was started just now, and has expired: its expires_at is {one.expires_at}")
 
     async def listed_here(self, asking: Driven, workers: list[Driven], foreign: str) -> list[str]:
         """Other controllers may be at work where the tests run: theirs are left out."""
