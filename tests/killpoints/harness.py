@@ -66,9 +66,7 @@ class _Run:
         if not self._groups:
             return []
         chain = deque(at for group in self._groups for at in group)
-        provider = self._provider(self._directory)
-        provider.one_at_a_time = self._scenario.one_at_a_time
-        site = KillSite(self._directory, self._zygote, provider, chain, self._scenario.constants)
+        site = KillSite(self._directory, self._zygote, self._provider(self._directory), chain, self._scenario.constants)
         try:
             site.configure(self._scenario.config(site))
             tries = 0

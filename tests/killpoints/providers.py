@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
-
-import psutil
 
 from latent.testing.cloud.remote import CloudProcess
 from latent.testing.cloud.values import EXITED, GONE, PENDING, RUNNING, STOPPING
@@ -26,12 +27,7 @@ exec {agent}
 
 
 class Provider(Protocol):
-    """Of one site. Attempts are written as WORKER#NUMBER.
-
-    ``one_at_a_time``: a worker has no instance beside another. It may where one is condemned, and on its way out.
-    """
-
-    one_at_a_time: bool
+    """Of one site. Attempts are written as WORKER#NUMBER."""
 
     def declared(self, name: str, **keywords: Any) -> str:
         """A worker, as a master.cfg has it."""
@@ -46,7 +42,11 @@ class Provider(Protocol):
         ...
 
     def doubled(self) -> list[str]:
-        """Instances that were there at once and should not have been."""
+        """Attempts that had several instances at once, in words."""
+        ...
+
+    def beside(self) -> list[str]:
+        """Attempts whose instance came while another of the same worker was there."""
         ...
 
     def plant(self, controller_id: str, worker: str, number: int) -> None:
@@ -66,7 +66,6 @@ class Processes:
     """Instances that are processes. What each does first is to write itself down."""
 
     def __init__(self, directory: Path) -> None:
-        self.one_at_a_time = True
         self._directory = directory
         self._planted: list[subprocess.Popen[bytes]] = []
 
@@ -76,17 +75,18 @@ class Processes:
         return f"workers.KilledProcessWorker({name!r}{_keywords(given)})"
 
     def births(self) -> Counter[str]:
-        return Counter("#".join(line.split("/")[1:]) for line in self._lines("births"))
+        return Counter(self._lines("births"))
 
     def left(self) -> list[str]:
-        processes = [f"process {one.pid} of {marker}" for one, marker in self._processes()]
         directories = [str(path) for path in (self._directory / "state" / "instances").glob("*")]
-        return processes + directories
+        # To look at all processes costs more.
+        return directories or [f"process {pid} of {marker}" for pid, marker in self._processes()]
 
     def doubled(self) -> list[str]:
-        twice = [f"{attempt} had {count} instances" for attempt, count in self.births().items() if count > 1]
-        beside = self._lines("beside") if self.one_at_a_time else []
-        return [*twice, *(f"{marker} was there beside another" for marker in beside)]
+        return [f"{attempt} had {count} instances" for attempt, count in self.births().items() if count > 1]
+
+    def beside(self) -> list[str]:
+        return self._lines("beside")
 
     def plant(self, controller_id: str, worker: str, number: int) -> None:
         directory = self._directory / "state" / "instances" / f"{worker}-{number}-{controller_id[:8]}"
@@ -97,33 +97,33 @@ class Processes:
         )
 
     def close(self) -> None:
-        for process, _ in self._processes():
-            process.kill()
+        for pid, _ in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for planted in self._planted:
             planted.kill()
             planted.wait()
 
     def _lines(self, name: str) -> list[str]:
+        """Attempts that instances have written into the file."""
         file = self._directory / name
-        return file.read_text().splitlines() if file.exists() else []
+        return ["#".join(line.split("/")[1:]) for line in file.read_text().splitlines()] if file.exists() else []
 
-    def _processes(self) -> list[tuple[psutil.Process, str]]:
-        """Those of this site's instances, with their markers; the dead are none."""
-        below = str(self._directory / "state" / "instances")
-        found = []
-        for process in psutil.process_iter(["environ", "status"]):
-            environment = process.info["environ"] or {}
-            lives = process.info["status"] != psutil.STATUS_ZOMBIE
-            if lives and environment.get("LATENT_INSTANCE_DIR", "").startswith(below):
-                found.append((process, environment["LATENT_INSTANCE"]))
-        return found
+    def _processes(self) -> Iterator[tuple[int, str]]:
+        """Those of this site's instances, with their markers; the dead have no environment."""
+        below = f"LATENT_INSTANCE_DIR={self._directory}/state/instances".encode()
+        for name in os.listdir("/proc"):
+            with suppress(OSError, ValueError):
+                environment = Path(f"/proc/{int(name)}/environ").read_bytes().split(b"\0")
+                if any(entry.startswith(below) for entry in environment):
+                    marker = next(entry for entry in environment if entry.startswith(b"LATENT_INSTANCE="))
+                    yield int(name), marker.partition(b"=")[2].decode()
 
 
 class InCloud:
     """Instances of a cloud that is a process of its own and that other sites use too: workers' names are this site's alone."""
 
     def __init__(self, cloud: CloudProcess, name: str) -> None:
-        self.one_at_a_time = True
         self._cloud = cloud
         self._name = name
 
@@ -139,6 +139,9 @@ class InCloud:
     def doubled(self) -> list[str]:
         twice = [f"{attempt} had {count} instances" for attempt, count in self.births().items() if count > 1]
         return [*twice, *(told for told in self._cloud.complaints() if told.startswith(self._name))]
+
+    def beside(self) -> list[str]:
+        return []  # nobody counts them
 
     def plant(self, controller_id: str, worker: str, number: int) -> None:
         self._cloud.plant(controller_id=controller_id, worker=worker, attempt=number, age=3600)

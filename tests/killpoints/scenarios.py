@@ -14,9 +14,10 @@ from tests.killpoints.site import At, KillSite
 @frozen(kw_only=True)
 class Scenario:
     """``groups``: points at which controllers die one after the other, during one or more rounds. ``instances``: how many
-    instances a round may take, however often its controller dies; None: as many as it likes. ``one_at_a_time``: as in
-    `tests.killpoints.providers.Provider`. ``tries``: how many rounds may go by until a controller comes to its point, where that
-    is left to chance. ``constants``: "module:NAME" -> what it is in the controllers.
+    instances a round may take, however often its controller dies; None: as many as it likes. ``tries``: how many rounds may go by
+    until a controller comes to its point, where that is left to chance.
+
+    ``constants``: "module:NAME" -> what it is in the controllers.
     """
 
     name: str
@@ -25,7 +26,6 @@ class Scenario:
     round: Callable[[KillSite], None] = rounds.whole_life
     constants: Mapping[str, Any] = field(factory=dict)
     instances: int | None = 1
-    one_at_a_time: bool = True
     tries: int = 1
 
 
@@ -103,7 +103,6 @@ ALL = (
         round=rounds.faulty_life,
         constants=QUICK,
         instances=2,
-        one_at_a_time=False,  # what could not be stopped is condemned
         groups=(
             group("lifecycle.start.failed", "lifecycle.backoff.before"),
             group("lifecycle.backoff.written"),
@@ -200,7 +199,6 @@ ALL = (
         round=rounds.damaged,
         constants=QUICK,
         instances=2,
-        one_at_a_time=False,  # what the damaged state was about is condemned
         groups=(group("recovery.forgotten.written"), group("recovery.unreadable.written")),
     ),
     Scenario(

@@ -166,9 +166,6 @@ class KillSite(Site):
         """Something that the plugin is to do once, see `tests.killpoints.workers`."""
         (self.directory / "orders" / what).touch()
 
-    def obeyed(self, what: str) -> bool:
-        return not (self.directory / "orders" / what).exists()
-
     def submit(self, command: str = ":", **more: Any) -> int:
         """A build of one step, whatever dies meanwhile; its id."""
         number = self.next_number()
@@ -254,6 +251,11 @@ class KillSite(Site):
         with closing(self._database()) as database:
             rows = database.execute("SELECT build_id, count(*) FROM runs WHERE status IN ('pending', 'running') GROUP BY 1")
             found += [f"build {build} has {count} runs at once" for build, count in rows if count > 1]
+            for attempt in self.provider.beside():
+                # What is condemned is on its way out, and the worker need not wait for that.
+                before = "SELECT 1 FROM attempts WHERE worker = ? AND number < ? AND condemned_at IS NOT NULL"
+                if database.execute(before, attempt.split("#")).fetchone() is None:
+                    found.append(f"{attempt} was there beside another")
         return sorted(set(found))
 
     def left_on_disk(self) -> list[str]:
