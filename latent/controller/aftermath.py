@@ -106,6 +106,13 @@ class Aftermath:
         log.failure("the log of run {run} could not be compressed", failure, run=run_id)
 
 
+def drained(watchers: list[Deferred[bool]]) -> list[Deferred[bool]]:
+    """All of them, which are in the list no more."""
+    taken = watchers[:]
+    watchers.clear()
+    return taken
+
+
 def lost_run(run_id: int, why: str) -> NotYourRun:
     """What its agent is told: it is to stop, though nobody cancelled."""
     return NotYourRun(f"run {run_id} is no longer this session's: {why}")

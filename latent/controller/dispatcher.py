@@ -14,8 +14,9 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
-from latent.controller.aftermath import Aftermath, lost_run
+from latent.controller.aftermath import Aftermath, drained, lost_run
 from latent.controller.clock import Alarm, Clock
+from latent.controller.fences import Fences
 from latent.controller.lifecycle import Lifecycle
 from latent.controller.queue import BuildQueue
 from latent.controller.roster import Roster
@@ -90,6 +91,7 @@ class Dispatcher:
         self._of_worker: dict[str, set[int]] = {}
         self._of_build: dict[int, LiveRun] = {}
         self.aftermath = Aftermath(store, clock)
+        self.fences = Fences(store, clock, roster, self.sessions, lambda: self.poke())
         self._log_watchers: dict[int, list[Deferred[None]]] = {}
 
     # --- what the planner and the service ask --------------------------------------------------------------------------------
@@ -199,7 +201,7 @@ class Dispatcher:
     def interrupted(self, worker: str, builds: tuple[str, ...], reason: str) -> None:
         for key in builds:
             if (run := self._runs.get(int(key))) is not None:
-                self._change(run, leasing.SessionLost(f"worker {worker}: {reason}"))
+                self._change(run, leasing.SessionLost(f"worker {worker}: {reason}", ended=False))
 
     def drop_session(self, worker: str, session: str, reason: str) -> None:
         self.sessions.drop(worker, session, reason)
@@ -215,6 +217,7 @@ class Dispatcher:
 
     def changed(self, worker: str) -> None:
         self.worker_changed(worker)
+        self.fences.changed()
         self.poke()
 
     # --- what sessions say ---------------------------------------------------------------------------------------------------
@@ -222,7 +225,7 @@ class Dispatcher:
     def session_lost(self, session: Session, reason: str) -> None:
         for run in self.runs_of(session.worker):
             if run.state.session == session.id:
-                self._change(run, leasing.SessionLost(reason))
+                self._change(run, leasing.SessionLost(reason, ended=not session.silent))
                 self._blame_if_not_begun(run, reason)
 
     def session_leaves(self, session: Session, reason: str) -> bool:
@@ -250,6 +253,7 @@ class Dispatcher:
                     return succeed(self.lease_of(run))
         parked: Deferred[Lease] = Deferred(session.parked.remove)
         session.parked.append(parked)
+        self.fences.asks(session, self.load_of(session.worker))
         self._serve(session)
         return parked
 
@@ -397,7 +401,7 @@ class Dispatcher:
         if after.cancelled is not None and before.cancelled is None:
             here("dispatcher.cancel.before")
             run.build = evolve(run.build, reason=f"being stopped: {after.reason}", cancel_requested=True)
-            for watcher in _drained(run.watchers):
+            for watcher in drained(run.watchers):
                 watcher.callback(True)
         return succeed(None)
 
@@ -445,13 +449,15 @@ class Dispatcher:
         )
         build = evolve(run.build, state=state, result=result, reason=over.reason, ended_at=now if result else None)
         if result is None:
+            if leasing.may_go_on(run.state, event):
+                self.fences.hold(build.id, Attempt(run.worker, run.attempt))
             self._queue.put(evolve(build, cancel_requested=False))
         self._tell_worker(run, over, event)
         here("dispatcher.end.queued")
 
         def on_disk(_: object) -> None:
             here("dispatcher.end.written")
-            for watcher in _drained(run.watchers):
+            for watcher in drained(run.watchers):
                 if lost:
                     watcher.errback(lost_run(run.id, lost))
                 else:
@@ -484,12 +490,7 @@ class Dispatcher:
 
     def stop(self) -> None:
         self.aftermath.stop()
+        self.fences.stop()
         for run in self._runs.values():
             run.alarm.set(None)
         self.sessions.stop()
-
-
-def _drained(watchers: list[Deferred[bool]]) -> list[Deferred[bool]]:
-    taken = watchers[:]
-    watchers.clear()
-    return taken

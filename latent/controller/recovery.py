@@ -176,6 +176,7 @@ class Recovery:
                 await self._end_cancelled(build.id)
             else:
                 self._queue.put(build if build.state is BuildState.QUEUED else evolve(build, state=BuildState.QUEUED))
+        await self._dispatcher.fences.restore()
         for row in open_sessions.values():
             await self._session(row)
         await self._logs()

@@ -148,7 +148,8 @@ class Scheduler:
         latent = self._roster.latent()
         instances = sum(1 for post in latent if not isinstance(post.state, NotSubstantiated | ShutDown))
         starting = sum(1 for post in latent if isinstance(post.state, STARTING))
-        planned = plan(_without(lines, unknown), seats, self.limits, instances=instances, starting=starting)
+        withheld = unknown | self._dispatcher.fences.held()
+        planned = plan(_without(lines, withheld), seats, self.limits, instances=instances, starting=starting)
         self._queue.explain(planned.waits)
         for decision in planned.decisions:
             self._claim(decision)

@@ -378,7 +378,7 @@ class Controller:
         if (claimed := self.scheduler.claiming(build.id)) is not None:
             return claimed.reason
         before = f" (before: {build.reason})" if build.reason else ""
-        return f"queued: {self.queue.why(build)}{before}"
+        return f"queued: {self.dispatcher.fences.why(build.id) or self.queue.why(build)}{before}"
 
     async def builds(
         self, *, states: Collection[BuildState] | None = None, builder: str | None = None, limit: int = 50

@@ -65,6 +65,8 @@ class Session:
     that the same token opened, newest first; ``replaced``: those that are closed when it attaches. ``offered``: runs put before
     it that it has not fetched; ``parked``: its calls that wait for one.
 
+    ``silent``: it is closed because it was not heard, not because its agent or its connection has ended.
+
     ``labels``: a text or a list of texts for each name. ``patience``: seconds that it may be silent, None for as long as any.
     ``asks_until``: until when it counts as one that takes builds; bots only do while they ask.
     """
@@ -86,6 +88,7 @@ class Session:
     asks_until: float = math.inf
     attached: bool = False
     closed: bool = False
+    silent: bool = False
     close_reason: str = ""
     earlier: tuple[rows.SessionRow, ...] = ()
     replaced: list[Session] = field(factory=list)
@@ -433,6 +436,7 @@ class Sessions:
             self._lost_lately[session.id] = session
             if len(self._lost_lately) > LOST_KEPT:
                 self._lost_lately.popitem(last=False)
+        session.silent = True
         self.drop(session.worker, session.key, why)
 
     def stop(self) -> None:

@@ -81,7 +81,10 @@ class Finished:
 
 @frozen
 class SessionLost:
+    """``ended``: what it ran has ended with it. It has not where the agent is only not heard, or its instance is to go."""
+
     reason: str
+    ended: bool = True
 
 
 @frozen
@@ -234,3 +237,16 @@ def _interrupted(state: Running, code: str, reason: str) -> Over:
         error_code=code,
         error_msg=reason,
     )
+
+
+def may_go_on(state: Running, event: Event) -> bool:
+    """Whether a run that ``event`` has ended may still be under way where nobody hears of it."""
+    if state.lease is not LeaseState.ACTIVE:
+        return False
+    match event:
+        case Finished():
+            return False
+        case SessionLost(ended=ended):
+            return not ended
+        case _:
+            return True

@@ -70,6 +70,10 @@ _CONDEMNED = Statement(
     "SELECT worker, number, handle, reason, condemned_at, tries, next_at, error FROM attempts"
     f" WHERE {CONDEMNED_ATTEMPT} ORDER BY worker, number"
 )
+_MAY_RUN = Statement(
+    "SELECT 1 FROM attempts WHERE worker = :worker AND number = :number AND gone_at IS NULL"
+    " AND (stopped_at IS NULL OR condemned_at IS NOT NULL)"
+)
 _LAST = Statement("SELECT MAX(number) FROM attempts WHERE worker = :worker")
 _LIVE = Statement(f"SELECT worker, number, handle, started_at FROM attempts WHERE {LIVE_ATTEMPT} ORDER BY worker, number")
 
@@ -167,6 +171,11 @@ def live(conn: Connection) -> list[LiveAttempt]:
         LiveAttempt(attempt=Attempt(worker, number), handle=_handle(document)[0], started_at=started_at)
         for worker, number, document, started_at in _LIVE.all(conn)
     ]
+
+
+def may_run(conn: Connection, attempt: Attempt) -> bool:
+    """Whether something of the attempt may be there: neither its stop nor its end is confirmed."""
+    return _MAY_RUN.one(conn, attempt.worker, attempt.number) is not None
 
 
 def last(conn: Connection, worker: str) -> int:

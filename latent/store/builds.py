@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select
 
 from latent.errors import NotFound, RunNotFound, StoreCorrupt, StoreError
 from latent.model import (
+    Attempt,
     Build,
     BuildRequest,
     BuildState,
@@ -88,6 +89,13 @@ _SESSION_OF_ENDED = Statement(f"SELECT lease_session FROM runs WHERE id = :id AN
 _LOST_BY = Statement(
     "SELECT error_msg FROM runs WHERE id = :id AND lease_session = :session_id"
     " AND status = 'interrupted' AND error_code IN ('lease_expired', 'session_lost')"
+)
+_PERHAPS_RUNNING = Statement(
+    "SELECT r.build_id, r.worker, r.attempt FROM builds b JOIN runs r ON r.build_id = b.id"
+    " JOIN attempts a ON a.worker = r.worker AND a.number = r.attempt"
+    f" WHERE b.{UNFINISHED_BUILD} AND b.state = 'queued' AND r.status = 'interrupted' AND r.started_at IS NOT NULL"
+    " AND r.error_code IN ('lease_expired', 'session_lost', 'failed_to_substantiate')"
+    " AND a.gone_at IS NULL AND (a.stopped_at IS NULL OR a.condemned_at IS NOT NULL) ORDER BY r.id"
 )
 _LIVE_RUN_OF = Statement(f"SELECT id, machine FROM runs WHERE build_id = :build_id AND {LIVE_RUN}")
 _SET_STEP = Statement(
@@ -295,6 +303,11 @@ def lost_by(conn: Connection, run_id: int, session_id: int) -> str | None:
     """Why the session lost the run, if it did: its lease expired, or it was away itself."""
     row = _LOST_BY.one(conn, run_id, session_id)
     return None if row is None else row[0]
+
+
+def perhaps_running(conn: Connection) -> list[tuple[int, Attempt]]:
+    """Queued builds, and the attempts on which they were begun, were not heard of any more, and may still be running."""
+    return [(build_id, Attempt(worker, attempt)) for build_id, worker, attempt in _PERHAPS_RUNNING.all(conn)]
 
 
 def runs_of(conn: Connection, build_id: int) -> list[RunDetails]:

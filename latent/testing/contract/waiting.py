@@ -51,6 +51,15 @@ def _run_until(reactor: Any, answer: Deferred[Any]) -> None:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+        _let_threads_end(reactor)
+
+
+def _let_threads_end(reactor: Any) -> None:
+    """The reactor's own threads, which it would only end when it is stopped for good, keep the process from ending."""
+    if reactor.threadpool is not None:
+        size = reactor.threadpool.max
+        reactor.suggestThreadPoolSize(0)
+        reactor.suggestThreadPoolSize(size)
 
 
 async def until(reactor: Any, seconds: float, look: Callable[[], Any], lasting: float = 0) -> Any:
