@@ -99,7 +99,7 @@ class _Run:
         died = site.died[before:]
         if not died and last:
             at = site.chain.popleft()
-            wrong.append(f"no controller came to it {at.skip + 1} times; the last came to {', '.join(site.passed().split())}")
+            wrong.append(f"no controller came to it {at.passes + 1} times; the last came to {', '.join(site.passed().split())}")
             site.kill()
             site.died.append(at)
             died = [at]

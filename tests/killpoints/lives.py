@@ -83,9 +83,9 @@ class Zygote:
         self._reader.join()
         self._process.stdout.close()
 
-    def start(self, basedir: Path, at: str | None, skip: int = 0, constants: Mapping[str, Any] | None = None) -> Life:
+    def start(self, basedir: Path, at: str | None, passes: int = 0, constants: Mapping[str, Any] | None = None) -> Life:
         life = Life(at)
-        order = {"basedir": str(basedir), "at": at, "skip": skip, "constants": constants or {}}
+        order = {"basedir": str(basedir), "at": at, "passes": passes, "constants": constants or {}}
         assert self._process.stdin is not None
         with self._lock:
             number = next(self._numbers)

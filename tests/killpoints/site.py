@@ -42,10 +42,10 @@ echo said by {number}
 
 @frozen
 class At:
-    """Where a controller is to die: at the point, when it has come to it ``skip`` times before."""
+    """Where a controller is to die: at the point, when it has come to it ``passes`` times before."""
 
     point: str
-    skip: int = 0
+    passes: int = 0
 
 
 @define
@@ -110,7 +110,7 @@ class KillSite(Site):
             if self.life is None or self.life.ended.is_set():
                 self._bury()
                 head = self.chain[0] if self.chain else At("")
-                self.life = self.zygote.start(self.directory, head.point or None, head.skip, self.constants)
+                self.life = self.zygote.start(self.directory, head.point or None, head.passes, self.constants)
             if self.life.wait_up():
                 return
             self.life.wait_ended()

@@ -2,10 +2,10 @@
 
 `python -m tests.killpoints.zygote [MODULE...]` reads orders from its standard input, a JSON document a line:
 
-    {"life": 1, "basedir": "/...", "at": "lifecycle.start.before", "skip": 0, "constants": {"module:NAME": 0.3}}
+    {"life": 1, "basedir": "/...", "at": "lifecycle.start.before", "passes": 0, "constants": {"module:NAME": 0.3}}
 
 and tells on its standard output, likewise, that the controller of a life is {"up": "..."} (what the command line would be told)
-and how it {"ended": 77} (its exit code). A controller that comes to the point in ``at``, after ``skip`` other times, ends
+and how it {"ended": 77} (its exit code). A controller that comes to the point in ``at``, after ``passes`` other times, ends
 there by `os._exit`. At the end of its input it kills what it started, and ends.
 """
 
@@ -146,7 +146,7 @@ def _live(order: Mapping[str, Any], told: int) -> None:
     for name, value in order.get("constants", {}).items():
         module, _, constant = name.partition(":")
         setattr(importlib.import_module(module), constant, value)
-    killpoints.arm(_Death(place.basedir, order["at"], order["skip"]))
+    killpoints.arm(_Death(place.basedir, order["at"], order["passes"]))
     code = 0
     try:
         run(place, told)
@@ -160,9 +160,9 @@ def _live(order: Mapping[str, Any], told: int) -> None:
 class _Death:
     """Comes at a point. The file ``passed`` of the directory has, in order, the points that this life came to first."""
 
-    def __init__(self, basedir: Path, at: str | None, skip: int) -> None:
+    def __init__(self, basedir: Path, at: str | None, passes: int) -> None:
         self._at = at
-        self._left = skip
+        self._left = passes
         self._seen: set[str] = set()
         self._passed = os.open(basedir / "passed", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         self._lock = threading.Lock()
