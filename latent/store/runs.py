@@ -234,7 +234,7 @@ def number_of(id: str) -> int:
 
 
 def not_found(id: object) -> RunNotFound:
-    return RunNotFound(f"there is no run {id}")
+    return RunNotFound(clean(f"there is no run {id}"))
 
 
 def adoptable(runs: Sequence[Run], *, new_ids: bool) -> Runs:

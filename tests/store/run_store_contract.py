@@ -226,6 +226,21 @@ class RunStoreContract:
         assert store.get(made.id) == made
         assert store.get(store.create(run("m2", error_msg="a\0b\ud800c")).id).error_msg == "a\ufffdb?c"
 
+    @pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "é' ; --"])
+    def test_strange_names_are_found_again(self, store: Any, name: str) -> None:
+        """Whatever a machine and a hash are called: who asks by that name gets what was stored by it."""
+        made = store.create(run(name, name))
+        with pytest.raises(MachineBusy):
+            store.create(run(name, "h2"))
+        assert store.active_by_machine(name) == made
+        assert store.find(machine=name) == store.find_by_test_dir_hash_and_machine(name, name) == [made]
+        assert store.prepare_atomic(name, name, pytest.fail) == (made, REUSE)
+        store.update(evolve(run(name, name), id=made.id, status=RunStatus.FAILED))
+        assert store.prepare_atomic(name, name, lambda: run(name))[1] is CREATED
+        with pytest.raises(RunNotFound) as unknown:
+            store.get(name)
+        str(unknown.value).encode()
+
     def test_no_descriptor_leaks(self, store: Any) -> None:
         """After many calls there are as many descriptors as before."""
         made = store.create(run())
