@@ -340,6 +340,6 @@ async def test_bots_come_over_tls(tmp_path):
     try:
         credentials = grpc.ssl_channel_credentials(path.read_bytes())
         async with Wire(site.port, "plain-password", credentials=credentials) as wire:
-            assert (await wire.create(session_of("a-host"))).name
+            assert (await wire.create(session_of("a-host"), timeout=1)).name
     finally:
         await twisted(site.stop())
