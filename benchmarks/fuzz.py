@@ -44,6 +44,9 @@ CALLERS = {"peer": PeerFuzzer, "bots": BotsFuzzer}
 TALKERS = {"pb": PbFuzzer, MSGPACK: MsgpackFuzzer}
 TENTHS = 10
 
+PATIENCE = 60.0
+"""Seconds that the controller has to end."""
+
 
 class Child:
     """The controller. Commands and answers are lines of JSON."""
@@ -79,10 +82,16 @@ class Child:
         self._commands.write(json.dumps({"number": number, "do": what, **more}).encode() + b"\n")
         return await answer
 
-    async def stop(self) -> int:
-        await self.ask("stop")
-        code = await self._process.wait()
-        await self._reading
+    async def stop(self) -> int | str:
+        """The exit code, or what is to be said in place of it."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.ask("stop")
+                code = await self._process.wait()
+                await self._reading
+        except TimeoutError:
+            self._process.kill()
+            return f"none: it did not end in {PATIENCE:g} s"
         return code
 
 
