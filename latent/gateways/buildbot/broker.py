@@ -113,7 +113,7 @@ class Broker(pb.Broker):
         try:
             return super()._sendMessage(*args)
         except Exception:
-            # What is too long to be sent gets no answer. What failed before it had a number is no affair of the last that has one.
+            # What is too long to be sent gets no answer. What failed before it had a number is no affair of the last with one.
             if self.waitingForAnswers and self.currentRequestID != before:
                 self.waitingForAnswers.pop(self.currentRequestID, None)
             raise
