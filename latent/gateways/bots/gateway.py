@@ -18,7 +18,8 @@ from twisted.logger import Logger
 from latent.gateways.bots import calls
 from latent.gateways.bots.desk import Desk
 from latent.gateways.bots.errors import InvalidArgumentError, RetriableError
-from latent.gateways.bots.interface import KEEP_ALIVE, BotsInterface
+from latent.gateways.bots.interface import BotsInterface
+from latent.gateways.bots.patience import KEEP_ALIVE
 from latent.gateways.bots.service import Context, Service
 from latent.gateways.rpc.listening import OPTIONS, check_free, listen
 from latent.wire import bots_pb2 as pb
