@@ -110,7 +110,7 @@ class Handlers:
         told = caller.metadata.get(calls.VERSION_KEY, "")
         version = self._version
         if told:
-            if not (told.isascii() and told.isdigit()) or int(told) >= 1 << 31:
+            if not (told.isascii() and told.isdigit()) or len(told) > 10 or int(told) >= 1 << 31:
                 raise ProtocolError(f"{calls.VERSION_KEY} {told[:20]!r} is not a version number")
             version = int(told)
         return pb.VersionResponse(grpc_version=version, server_version=f"latent {__version__}")
