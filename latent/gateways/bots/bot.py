@@ -20,9 +20,11 @@ FREED = 32
 
 @define(eq=False)
 class Held:
-    """A lease that the bot was given. ``cancelled``: it is to end, and stays so until the bot knows; ``told``: it was told so."""
+    """A lease that the bot was given. ``begins``: its latest call says for the first time that it has taken it. ``cancelled``: it is
+    to end, and stays so until the bot knows; ``told``: it was told so."""
 
     lease: Lease
+    begins: bool = False
     cancelled: bool = False
     told: bool = False
     _metadata: dict[LeaseState, bytes] = field(factory=dict)

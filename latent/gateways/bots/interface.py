@@ -27,6 +27,7 @@ from latent.gateways.bots.errors import (
 )
 from latent.gateways.bots.patience import KEEP_ALIVE, SHORTEST_POLL, due_in, poll_seconds
 from latent.gateways.rpc.bridge import Parked, carried_out
+from latent.gateways.rpc.server import STOPPING
 from latent.model import JSON, LeaseState
 from latent.wire import bots_pb2 as pb
 
@@ -331,4 +332,4 @@ def _superseded() -> DuplicateBotSessionError:
 
 
 def _stopping() -> RetriableError:
-    return RetriableError("the controller is stopping; try again")
+    return RetriableError(STOPPING)
