@@ -8,6 +8,7 @@ real connections: malformed, truncated, in the wrong order, too large. Prints on
 
 - ``broken``: answers which say that the controller did not know what to do, and calls that hung; ``errors``: what it logged as
   errors; ``exit_code``: how it ended when it was told to
+- ``oversized``: messages above the limit, each of them refused
 - ``well``: builds that the agents which behave well carried out; ``disturbed``: those that did not succeed at the first try,
   agents that lost their sessions or connections
 - ``slowest_ms``: the longest that the controller's loop was busy with one thing
@@ -182,6 +183,7 @@ async def fuzz(gateway: str, frames: int, seed: int, abreast: int) -> dict[str, 
         "seconds": round(seconds, 1),
         "frames_per_second": round(sent / seconds),
         "statuses": fuzzers.statuses(),
+        "oversized": sum(fuzzer.oversized for fuzzer in fuzzers.all),
         "broken": [one for fuzzer in fuzzers.all for one in fuzzer.broken][:20],
         "errors": measured[-1]["errors"],
         "found": measured[-1]["found"],

@@ -13,6 +13,8 @@ OTHERS = {
 class BotsFuzzer(CallFuzzer):
     """``password``: a plain worker's."""
 
+    waits = (0.001, 0.05, 0.5, 2.0)  # the next call of the same bot ends the one before
+
     def __init__(self, port, password, noise):
         super().__init__(port, noise)
         self._password = password

@@ -3,14 +3,25 @@
 import struct
 
 import msgpack
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 
 from tests.fuzz.banana import FIRST_BUILDER, MIND, client, encoded, jelly, message
-from tests.gateways.buildbot.raw import HELLO, MsgpackAgent, banana_list, basic, connected, frame, upgrade
+from tests.gateways.buildbot.raw import HELLO, MsgpackAgent, banana_list, banana_string, basic, connected, frame, upgrade
 
 SYNC = 424242
 """The number of the message by which the fuzzer learns that all before it have been looked at."""
 
+PATIENCE = 60.0
+"""Seconds; a connection that says nothing to what needs an answer then hangs."""
+
+TOO_MUCH = 4 * 1024 * 1024 + 1
+
+HUGE = (
+    encoded([b"message", *([b"x" * 600_000] * 8)]),
+    encoded(message(1, MIND, b"update", [b"list", *([b"None"] * 1_200_000)])),
+    banana_list(2**27),
+    banana_string(b"x" * TOO_MUCH),
+)
 NAMES = (
     b"update",
     b"complete",
@@ -26,12 +37,14 @@ NAMES = (
 KEYS = ("stdout", "stderr", "header", "rc", "log", "elapsed", "failure_reason", "timeout_triggered", "nonsense")
 
 
-class PbFuzzer:
-    """``broken``: what went wrong, for people; empty when all is well."""
+class TalkFuzzer:
+    """``broken``: what went wrong, for people; empty when all is well. ``oversized``: messages that were too large, and
+    cost their sender the connection."""
 
     def __init__(self, port, name, password, noise):
         self.frames = 0
         self.connections = 0
+        self.oversized = 0
         self.broken = []
         self._port = port
         self._who = name, password
@@ -44,6 +57,36 @@ class PbFuzzer:
                 await self._stranger()
             else:
                 await self._agent(end)
+
+    async def _stranger(self):
+        """Somebody who does not log in."""
+        raise NotImplementedError
+
+    async def _agent(self, end):
+        """Somebody who does, and says at most as much as is missing to ``end`` frames, or a bit more."""
+        raise NotImplementedError
+
+    async def _too_much(self, agent, data):
+        """The end of its connection, and of no other."""
+        self.frames += 1
+        agent.transport.write(data)
+        if await self._soon(agent.until_lost(), "the connection is open after what is too large"):
+            self.oversized += 1
+
+    async def _soon(self, awaited, otherwise):
+        """Whether it came; if not, that is ``otherwise``."""
+        from twisted.internet import reactor
+
+        try:
+            await awaited.addTimeout(PATIENCE, reactor)
+        except TimeoutError:
+            self.broken.append(otherwise)
+            return False
+        return True
+
+
+class PbFuzzer(TalkFuzzer):
+    """Perspective Broker."""
 
     async def _stranger(self):
         raw = await connected(self._port)
@@ -83,7 +126,10 @@ class PbFuzzer:
                 agent.transport.write(noise.damaged(encoded(self._message(agent, avatar))))
             if noise.chance(0.02):
                 break  # and is gone in the middle of it
-            await agent.ask(SYNC, avatar, b"keepalive")
+            if not await self._soon(agent.ask(SYNC, avatar, b"keepalive"), "a keepalive is not answered"):
+                break
+            if noise.chance(0.003):
+                await self._too_much(agent, noise.pick(*HUGE))
         await agent.close()
 
     def _message(self, agent, avatar):
@@ -169,11 +215,16 @@ class _Told(MsgpackAgent):
         if synced is not None:
             synced.callback(None)
 
-    async def sync(self):
-        if not self.gone:
-            self.synced = Deferred()
-            self.say({"op": "update", "seq_number": SYNC, "args": [], "command_id": "none"})
-            await self.synced
+    def sync(self):
+        """Fires when all that was said has been looked at, or the connection is lost."""
+        if self.gone:
+            return succeed(None)
+        synced = self.synced = Deferred()
+        self.say({"op": "update", "seq_number": SYNC, "args": [], "command_id": "none"})
+        return synced
+
+    def until_lost(self):
+        return Deferred.fromCoroutine(super().until_lost())
 
     async def until_open(self):
         """False when the login was refused."""
@@ -196,24 +247,8 @@ async def msgpack_client(port, name, password, kind=_Told):
     return agent
 
 
-class MsgpackFuzzer:
+class MsgpackFuzzer(TalkFuzzer):
     """The same over WebSockets."""
-
-    def __init__(self, port, name, password, noise):
-        self.frames = 0
-        self.connections = 0
-        self.broken = []
-        self._port = port
-        self._who = name, password
-        self._noise = noise
-
-    async def play(self, frames):
-        end = self.frames + frames
-        while self.frames < end:
-            if self._noise.chance(0.1):
-                await self._stranger()
-            else:
-                await self._agent(end)
 
     async def _stranger(self):
         noise = self._noise
@@ -245,7 +280,10 @@ class MsgpackFuzzer:
             agent.write(b"".join(batch))
             if noise.chance(0.02):
                 break
-            await agent.sync()
+            if not await self._soon(agent.sync(), "a message is not answered"):
+                break
+            if noise.chance(0.003):
+                await self._too_much(agent, frame(msgpack.packb({"op": "update", "args": noise.pick(b"x", "x") * TOO_MUCH})))
         await agent.close()
 
     def _message(self, agent):
