@@ -20,7 +20,7 @@ FREED = 32
 
 @define(eq=False)
 class Held:
-    """A lease that the bot was given. ``begins``: its latest call says for the first time that it has taken it. ``cancelled``: it is
+    """A lease that the bot was given. ``begins``: its latest call says first that it has taken it. ``cancelled``: it is
     to end, and stays so until the bot knows; ``told``: it was told so."""
 
     lease: Lease

@@ -148,7 +148,8 @@ async def test_a_bot_that_waits_hears_of_a_cancellation(site):
     build = await site.submit()
     async with Stepped(site, bot_id="wide:wide-password", capacity=2) as bot:
         await bot.create()
-        waiting = asyncio.ensure_future(bot.say(ACTIVE).update(timeout=100))
+        await bot.say(ACTIVE).update()
+        waiting = asyncio.ensure_future(bot.update(timeout=100))
         await parked(site, "wide")
         await site.cancel(build)
         answer = await waiting
@@ -163,7 +164,8 @@ async def test_a_bot_that_waits_is_alive(site):
     await site.submit()
     async with Stepped(site, bot_id="wide:wide-password", capacity=2) as bot:
         await bot.create()
-        waiting = asyncio.ensure_future(bot.say(ACTIVE).update(timeout=100))
+        await bot.say(ACTIVE).update()
+        waiting = asyncio.ensure_future(bot.update(timeout=100))
         await parked(site, "wide")
         (session,) = site.controller.sessions
         (run,) = site.controller.dispatcher.live()
@@ -221,3 +223,18 @@ def _copied(session):
     from latent.wire import bots_pb2 as pb
 
     return pb.BotSession.FromString(session.SerializeToString())
+
+
+@on_loop
+async def test_a_bot_that_begins_is_not_kept_waiting_for_another(site):
+    """Stock bots begin when the call in which they say so has been answered."""
+    async with Stepped(site, bot_id="wide:wide-password", capacity=3) as bot:
+        await bot.create()
+        await site.submit()
+        await bot.update()
+        async with asyncio.timeout(12):  # one that waits for another is kept for 16
+            assert [lease.state for lease in (await bot.say(ACTIVE).update(timeout=200)).leases] == [ACTIVE]
+        waiting = asyncio.ensure_future(bot.update(timeout=200))
+        await parked(site, "wide")
+        await site.submit()
+        assert sorted(lease.state for lease in (await waiting).leases) == [PENDING, ACTIVE]
