@@ -1,6 +1,7 @@
 """Agents of Buildbot's protocols that have lost their minds."""
 
 import struct
+from contextlib import suppress
 
 import msgpack
 from twisted.internet.defer import Deferred, TimeoutError, succeed
@@ -73,6 +74,11 @@ class TalkFuzzer:
         if await self._soon(agent.until_lost(), "the connection is open after what is too large"):
             self.oversized += 1
 
+    async def _spoilt(self, agent):
+        """What comes next on this connection may be taken for the rest of what was damaged: it is not heard of again."""
+        agent.transport.write(self._noise.data(100))
+        await turn()
+
     async def _soon(self, awaited, otherwise):
         """Whether it came; if not, that is ``otherwise``."""
         from twisted.internet import reactor
@@ -124,6 +130,8 @@ class PbFuzzer(TalkFuzzer):
             if noise.chance(0.05):
                 self.frames += 1
                 agent.transport.write(noise.damaged(encoded(self._message(agent, avatar))))
+                await self._spoilt(agent)
+                break
             if noise.chance(0.02):
                 break  # and is gone in the middle of it
             if not await self._soon(agent.ask(SYNC, avatar, b"keepalive"), "a keepalive is not answered"):
@@ -192,6 +200,7 @@ class _Told(MsgpackAgent):
         super().__init__()
         self.synced = None
         self.commands = []
+        self._busy = Deferred()
 
     def _message(self, payload):
         self.asked.clear()
@@ -199,6 +208,7 @@ class _Told(MsgpackAgent):
         (came,) = self.asked
         if came["op"] == "start_command":
             self.commands = [*self.commands[-3:], came["command_id"]]
+            self._has_work()
             self.started(came["command_id"])
         if came["op"] == "response" and came["seq_number"] == SYNC:
             self._fire()
@@ -208,7 +218,19 @@ class _Told(MsgpackAgent):
 
     def connectionLost(self, reason=None):
         super().connectionLost(reason)
+        self._has_work()
         self._fire()
+
+    async def until_busy(self):
+        """It has a command to run; or for a while."""
+        from twisted.internet import reactor
+
+        with suppress(TimeoutError):
+            await self._busy.addTimeout(0.5, reactor)
+
+    def _has_work(self):
+        if not self._busy.called:
+            self._busy.callback(None)
 
     def _fire(self):
         synced, self.synced = self.synced, None
@@ -269,15 +291,20 @@ class MsgpackFuzzer(TalkFuzzer):
             await agent.close()
             return
         noise = self._noise
+        if noise.chance(0.8):
+            await agent.until_busy()
         for _ in range(noise.random.randrange(1, 30)):
             if agent.gone or self.frames >= end:
                 break
             agent.silent = noise.chance(0.05)
             batch = [frame(msgpack.packb(self._message(agent))) for _ in range(noise.random.randrange(1, 60))]
-            if noise.chance(0.05):
+            if spoilt := noise.chance(0.05):
                 batch.append(self._bad_frame(agent))
             self.frames += len(batch)
             agent.write(b"".join(batch))
+            if spoilt:
+                await self._spoilt(agent)
+                break
             if noise.chance(0.02):
                 break
             if not await self._soon(agent.sync(), "a message is not answered"):
@@ -290,15 +317,15 @@ class MsgpackFuzzer(TalkFuzzer):
         """One that is well-formed, most often."""
         noise = self._noise
         command = noise.pick("none", *agent.commands) if noise.chance(0.9) else noise.value()
-        number = noise.number() if noise.chance(0.95) else noise.value()
+        number = noise.number() if noise.chance(0.997) else noise.value()
         match noise.random.randrange(40):
-            case 0:
+            case 0 if noise.chance(0.3):
                 return {"op": noise.text(), "seq_number": number, "args": noise.value(), "command_id": command}
             case 1:
                 return {"op": "complete", "seq_number": number, "args": noise.value(), "command_id": command}
-            case 2 if noise.chance(0.3):
+            case 2 if noise.chance(0.1):
                 return {"op": "response", "seq_number": number, "result": noise.value(), "is_exception": noise.value()}
-            case 3 if noise.chance(0.3):
+            case 3 if noise.chance(0.05):
                 return noise.value()
             case 4 if noise.chance(0.3):
                 return {"op": "update", "seq_number": number, "args": noise.value(), "command_id": command}
@@ -322,6 +349,8 @@ class MsgpackFuzzer(TalkFuzzer):
         ]
         if noise.chance(0.01):
             good += [[noise.pick(*KEYS), noise.value()], ["rc", noise.value(1)]]
+        if noise.chance(0.1):
+            good += [["rc", noise.pick(0, 0, 0, 1, -1, 2**31)]] * 3
         return [noise.random.choice(good) for _ in range(noise.random.randrange(4))]
 
     def _bad_frame(self, agent):
