@@ -118,12 +118,15 @@ class Controller:
     async def _feed_on(self, worker: str) -> None:
         controller = self._assembly.controller
         assert controller is not None
+        post = controller.roster.get(worker)
+        assert post is not None
         while True:
             if len(controller.queue) < 20:
                 await _awaited(controller.submit(request(worker)))
                 self.fed += 1
-            # One whose agents come to such ends backs off, and would have no builds after the first minute.
-            controller.pause(worker, False)
+            if post.quarantine.until:
+                # One whose agents come to such ends backs off, and would have no builds after the first minute.
+                post.pause(False)
             await asyncio.sleep(FEED)
 
     async def _sessions(self) -> dict[str, Any]:

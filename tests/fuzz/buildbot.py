@@ -124,7 +124,7 @@ class PbFuzzer(TalkFuzzer):
             if agent.gone or self.frames >= end:
                 break
             agent.silent = noise.chance(0.05)
-            batch = [self._message(agent, avatar) for _ in range(noise.random.randrange(1, 60))]
+            batch = [self._message(agent, avatar) for _ in range(noise.random.randrange(1, 100))]
             self.frames += len(batch)
             agent.say(*batch)
             if noise.chance(0.05):
@@ -144,11 +144,11 @@ class PbFuzzer(TalkFuzzer):
         noise = self._noise
         target = noise.pick(avatar, b"root", MIND, FIRST_BUILDER, noise.number(2**31), noise.text(), *agent.ports[-3:])
         match noise.random.randrange(8):
-            case 0:
+            case 0 if noise.chance(0.01):
                 return [b"answer", noise.number(2**31), self._jelly()]
-            case 1:
+            case 1 if noise.chance(0.01):
                 return [b"error", noise.number(2**31), self._jelly()]
-            case 2 if noise.chance(0.1):
+            case 2 if noise.chance(0.03):
                 return [noise.pick(b"decref", b"uncache", b"decache", b"version", b"didNotUnderstand", b"x"), noise.value()]
             case 3 | 4 if agent.ports:
                 return message(noise.number(2**31), agent.ports[-1], b"update", jelly(self._updates()))
@@ -297,7 +297,7 @@ class MsgpackFuzzer(TalkFuzzer):
             if agent.gone or self.frames >= end:
                 break
             agent.silent = noise.chance(0.05)
-            batch = [frame(msgpack.packb(self._message(agent))) for _ in range(noise.random.randrange(1, 60))]
+            batch = [frame(msgpack.packb(self._message(agent))) for _ in range(noise.random.randrange(1, 100))]
             if spoilt := noise.chance(0.05):
                 batch.append(self._bad_frame(agent))
             self.frames += len(batch)
@@ -327,7 +327,7 @@ class MsgpackFuzzer(TalkFuzzer):
                 return {"op": "response", "seq_number": number, "result": noise.value(), "is_exception": noise.value()}
             case 3 if noise.chance(0.05):
                 return noise.value()
-            case 4 if noise.chance(0.3):
+            case 4 if noise.chance(0.1):
                 return {"op": "update", "seq_number": number, "args": noise.value(), "command_id": command}
             case 5 | 6:
                 op = noise.pick("update_upload_file_write", "update_upload_directory_unpack", "update_read_file", "update_x")
@@ -347,7 +347,7 @@ class MsgpackFuzzer(TalkFuzzer):
             ["nonsense", noise.value()],
             ["failure_reason", text],
         ]
-        if noise.chance(0.01):
+        if noise.chance(0.003):
             good += [[noise.pick(*KEYS), noise.value()], ["rc", noise.value(1)]]
         if noise.chance(0.1):
             good += [["rc", noise.pick(0, 0, 0, 1, -1, 2**31)]] * 3
