@@ -19,7 +19,7 @@ TOO_MUCH = 4 * 1024 * 1024 + 1
 
 HUGE = (
     encoded([b"message", *([b"x" * 600_000] * 8)]),
-    encoded(message(1, MIND, b"update", [b"list", *([b"None"] * 1_200_000)])),
+    banana_list(1_200_000) + encoded([b"None"]) * 600_000,
     banana_list(2**27),
     banana_string(b"x" * TOO_MUCH),
 )
