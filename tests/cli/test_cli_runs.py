@@ -100,6 +100,18 @@ async def test_a_large_export_comes_in_pages(latent, world, monkeypatch):
 
 
 @ensureDeferred
+async def test_a_large_import_goes_in_parts(latent, world, tmp_path, monkeypatch):
+    """So many records at a time, and so many bytes, that the controller takes them."""
+    monkeypatch.setattr("latent.cli.records.AT_ONCE", 3)
+    large = [evolve(FAILED, id=str(number), error_msg="é" * 100_000) for number in range(1, 4)]
+    small = [evolve(FAILED, id=str(number)) for number in range(4, 12)]
+    (tmp_path / "e").write_text("".join(f"{to_json(run)}\n" for run in (*large, *small)))
+    result = await latent("runs", "import", str(tmp_path / "e"))
+    assert result.output == "11 runs imported\n"
+    assert world.controller.records.kept == [*large, *small]
+
+
+@ensureDeferred
 async def test_a_dispatch_goes_to_the_controller(latent, world, folder):
     """With the hash of the directory; the answer tells the run, also one that was there."""
     records = world.controller.records
