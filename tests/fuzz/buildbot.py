@@ -193,6 +193,10 @@ class PbFuzzer(TalkFuzzer):
         )
 
 
+MAPS = range(0x80, 0x90)
+"""How a message begins, which is a small map."""
+
+
 class _Told(MsgpackAgent):
     """Tells when an answer to `SYNC` came, or the connection is lost."""
 
@@ -203,6 +207,8 @@ class _Told(MsgpackAgent):
         self._busy = Deferred()
 
     def _message(self, payload):
+        if not payload or payload[0] not in MAPS:
+            return  # not a message: the answer to a ping, or the reason of an end
         self.asked.clear()
         super()._message(payload)
         (came,) = self.asked
