@@ -175,8 +175,8 @@ def export(place: Place, file: Path, address: str | None) -> None:
 def import_(place: Place, file: Path, new_ids: bool, address: str | None, as_json: bool) -> None:
     """Take in the records in FILE (standard input if left out): one a line, or a JSON list.
 
-    All or none. They keep their ids; those that are here already are passed over, so that it may be done again. One that was
-    not over when it was exported is interrupted here: nobody carries it out.
+    All or none, of 500 at a time where a controller takes them in. They keep their ids; those that are here already are passed
+    over, so that it may be done again. One that was not over when it was exported is interrupted here: nobody carries it out.
     """
     from latent.cli.records import opened, store_address
     from latent.store.runs import to_document
