@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -103,7 +104,8 @@ class Agent:
         await asyncio.wait((output, waiting), return_when=asyncio.FIRST_COMPLETED)
         canceled = not output.done()
         if canceled:
-            os.killpg(program.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
         lines = [base64.b64encode(line).decode() for line in (await output).splitlines(keepends=True)]
         entries = [{"step_uuid": step["uuid"], "line": number, "data": line} for number, line in enumerate(lines)]
         await self.call("Log", {"logEntries": entries})
