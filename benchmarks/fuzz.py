@@ -12,7 +12,7 @@ real connections: malformed, truncated, in the wrong order, too large. Prints on
 - ``well``: builds that the agents which behave well carried out; ``disturbed``: those that did not succeed at the first try,
   agents that lost their sessions or connections
 - ``slowest_ms``: the longest that the controller's loop was busy with one thing
-- ``rss_mb``: the process's size after garbage was collected and given back, at each tenth of the way; ``objects``: how many
+- ``rss_mb``: the process's size after garbage and SQLite's cache were given back, at each tenth of the way; ``objects``: how many
   objects Python has then; ``growth_mb``: the last three of them over those from the third to the fifth, on the average
 """
 
