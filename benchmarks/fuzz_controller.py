@@ -7,7 +7,9 @@ import ctypes
 import gc
 import json
 import logging
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +26,10 @@ from twisted.internet.defer import Deferred, DeferredList  # noqa: E402
 from twisted.logger import LogLevel, eventAsText, globalLogBeginner  # noqa: E402
 
 from latent.cli.assembly import Assembly  # noqa: E402
+from latent.controller import aftermath, sessions  # noqa: E402
+from latent.gateways.peer import memory  # noqa: E402
 from latent.model import Result  # noqa: E402
+from latent.store.database import READERS, Store  # noqa: E402
 from tests.fuzz.site import MASTER, WELL, request  # noqa: E402
 
 BEAT = 0.05
@@ -35,8 +40,9 @@ FEED = 0.2
 
 SHOWN = 20
 
-READS = 50
-"""More at once than there are connections for them, so that each has one."""
+# What the controller remembers for minutes, or ten thousand of, would take most of the way to be full, and hide what never is.
+sessions.LOST_KEPT = 200
+aftermath.LOG_GRACE = memory.KEPT = 20.0
 
 
 class Errors(logging.Handler):
@@ -91,6 +97,8 @@ class Controller:
             if what == "stop":
                 break
             _begin(self._answer(number, commands[what](**command)))
+        else:
+            os._exit(1)  # who had it fuzzed is gone, and its folder as well
         for task in (beating, *self._feeding):
             task.cancel()
         await _awaited(self._assembly.stop(fast=True))
@@ -143,7 +151,7 @@ class Controller:
         controller = self._assembly.controller
         assert controller is not None
         # Its cache grows with the database up to a limit, which is not what is asked here.
-        await _awaited(_gathered([controller.store.write(_shrink), *(controller.store.read(_shrink) for _ in range(READS))]))
+        await _awaited(_shrink_caches(controller.store))
         self._measured += 1
         gc.collect()
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -167,13 +175,18 @@ class Controller:
                 self.slowest = max(self.slowest, late)
 
 
-def _shrink(conn: Connection) -> None:
-    if conn.dialect.name == "sqlite":
+async def _shrink_caches(store: Store) -> None:
+    """Of all connections: those that read meet while they have theirs, so that each has one of its own."""
+    meeting = threading.Barrier(READERS)
+
+    def shrink(conn: Connection) -> None:
         conn.exec_driver_sql("PRAGMA shrink_memory")
 
+    def meet(conn: Connection) -> None:
+        shrink(conn)
+        meeting.wait()
 
-async def _gathered(deferreds: list[Deferred[None]]) -> None:
-    await DeferredList(deferreds, fireOnOneErrback=True)
+    await DeferredList([store.write(shrink), *(store.read(meet) for _ in range(READERS))], fireOnOneErrback=True)
 
 
 def _awaited(coroutine: Any) -> Any:
