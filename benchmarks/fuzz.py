@@ -13,7 +13,8 @@ real connections: malformed, truncated, in the wrong order, too large. Prints on
   agents that lost their sessions or connections
 - ``slowest_ms``: the longest that the controller's loop was busy with one thing
 - ``rss_mb``: the process's size after garbage and SQLite's cache were given back, at each tenth of the way; ``objects``: how many
-  objects Python has then; ``growth_mb``: the last three of them over those from the third to the fifth, on the average
+  objects Python has then; ``growth_mb``: the last three of them over those from the third to the fifth, on the average. What is
+  kept of runs and sessions that are over is kept for seconds in this controller, not for minutes: else it grows most of the way
 """
 
 from __future__ import annotations
@@ -217,6 +218,8 @@ def main() -> None:
     tasks: list[asyncio.Future[None]] = []  # what nobody refers to may be collected while it waits
     reactor.callWhenRunning(lambda: tasks.append(asyncio.ensure_future(_main(options))))
     reactor.run()
+    if not tasks[0].done():
+        sys.exit("stopped before the end")
     tasks[0].result()
 
 
