@@ -19,6 +19,7 @@ from latent.errors import (
 )
 from latent.model import Attempt
 from latent.worker import Property, hooks
+from latent_ec2.batches import Moment
 from tests.ec2.kit import CONTROLLER, Driven, declared, in_attempt, until
 
 if TYPE_CHECKING:
@@ -66,8 +67,10 @@ async def test_what_is_on_disk_first(cloud: Cloud) -> None:
 
 
 @ensureDeferred
-async def test_several_at_once(cloud: Cloud) -> None:
+async def test_several_at_once(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers of a pool share one launch, and each instance is its own worker's."""
+    # A moment in which a busy machine gets through all five of them.
+    monkeypatch.setattr(Moment.__init__, "__defaults__", (2.0,))
     workers = [in_attempt(cloud, f"linux-{n}", n) for n in range(1, 6)]
     await gatherResults([Deferred.fromCoroutine(worker.up()) for worker in workers])
     assert cloud.calls["RunInstances"] == 1
