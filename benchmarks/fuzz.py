@@ -12,9 +12,11 @@ real connections: malformed, truncated, in the wrong order, too large. Prints on
 - ``well``: builds that the agents which behave well carried out; ``disturbed``: those that did not succeed at the first try,
   agents that lost their sessions or connections
 - ``slowest_ms``: the longest that the controller's loop was busy with one thing
-- ``rss_mb``: the process's size after garbage and SQLite's cache were given back, at each tenth of the way; ``objects``: how many
-  objects Python has then; ``growth_mb``: the last three of them over those from the third to the fifth, on the average. What is
-  kept of runs and sessions that are over is kept for seconds in this controller, not for minutes: else it grows most of the way
+- ``rss_mb``: the process's size after garbage and SQLite's cache were given back, at each tenth of the way; ``heap_mb``: what of
+  it malloc has given out: between pieces that are in use there is more and more that is not, for a while, and that is size but no
+  leak; ``objects``: how many objects Python has then
+- ``growth_mb``, ``heap_growth_mb``: the last three of them over those from the third to the fifth, on the average. What is kept
+  of runs and sessions that are over is kept for seconds in this controller, not for minutes: else it grows most of the way
 """
 
 from __future__ import annotations
@@ -176,7 +178,6 @@ async def fuzz(gateway: str, frames: int, seed: int, abreast: int) -> dict[str, 
         await fuzzers.close()
         code = await child.stop()
     sent = sum(fuzzer.frames for fuzzer in fuzzers.all)
-    sizes = [each["rss_mb"] for each in measured]
     return {
         "gateway": gateway,
         "frames": sent,
@@ -194,10 +195,16 @@ async def fuzz(gateway: str, frames: int, seed: int, abreast: int) -> dict[str, 
         "disturbed": disturbed[:20],
         "slowest_build_ms": round(watch.slowest * 1000),
         "slowest_ms": max(each["slowest_ms"] for each in measured),
-        "rss_mb": sizes,
+        "rss_mb": [each["rss_mb"] for each in measured],
+        "heap_mb": [each["heap_mb"] for each in measured],
         "objects": [each["objects"] for each in measured],
-        "growth_mb": round(fmean(sizes[-3:]) - fmean(sizes[2:5]), 1),
+        "growth_mb": _growth([each["rss_mb"] for each in measured]),
+        "heap_growth_mb": _growth([each["heap_mb"] for each in measured]),
     }
+
+
+def _growth(sizes: list[float]) -> float:
+    return round(fmean(sizes[-3:]) - fmean(sizes[2:5]), 1)
 
 
 async def _main(options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import psutil
 from sqlalchemy import Connection
@@ -70,6 +71,7 @@ class Controller:
     def __init__(self, folder: Path) -> None:
         (folder / "master.cfg").write_text(MASTER)
         self.errors = Errors()
+        self._folder = folder
         self.slowest = 0.0
         self.fed = 0
         self._measured = 0
@@ -155,9 +157,11 @@ class Controller:
         self._measured += 1
         gc.collect()
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+        heap = _heap(self._folder / "heap.xml")
         slowest, self.slowest = self.slowest, 0.0
         return {
             "rss_mb": round(psutil.Process().memory_info().rss / 1e6, 1),
+            "heap_mb": round(heap / 1e6, 1),
             "objects": len(gc.get_objects()),
             "slowest_ms": round(slowest * 1000),
             "errors": self.errors.number,
@@ -173,6 +177,21 @@ class Controller:
             late = min(time.perf_counter() - began - BEAT, time.thread_time() - worked)
             if measured == self._measured:
                 self.slowest = max(self.slowest, late)
+
+
+def _heap(path: Path) -> int:
+    """Bytes that are in use of what malloc has, in all of its arenas."""
+    libc = ctypes.CDLL("libc.so.6")
+    libc.fopen.restype = ctypes.c_void_p
+    file = ctypes.c_void_p(libc.fopen(str(path).encode(), b"w"))
+    libc.malloc_info(0, file)
+    libc.fclose(file)
+    found = ElementTree.fromstring(path.read_bytes())
+    free, mapped = (
+        sum(int(total.attrib["size"]) for total in found.findall("total") if total.attrib["type"] in kinds)
+        for kinds in (("fast", "rest"), ("mmap",))
+    )
+    return sum(int(system.attrib["size"]) for system in found.findall("system[@type='current']")) - free + mapped
 
 
 async def _shrink_caches(store: Store) -> None:
