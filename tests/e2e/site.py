@@ -17,7 +17,7 @@ import psutil
 
 LATENT = str(Path(sys.executable).with_name("latent"))
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which something that was waited for counts as never coming."""
 
 
