@@ -12,7 +12,8 @@ from latent.cli.exits import CliError, ExitCode, config_error
 from latent.cli.place import Place
 from latent.errors import ConfigError, RunNotFound, StoreError
 from latent.model import JSON, Run, RunStatus
-from latent.store.runs import MachineBusy, RunsRefused, from_document, number_of, open_runs, to_document
+from latent.store.run_stores import open_runs
+from latent.store.runs import MachineBusy, RunsRefused, from_document, number_of, to_document
 
 AT_ONCE = 500
 """Records in one request: while it is carried out, nothing else is."""

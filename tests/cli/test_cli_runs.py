@@ -20,7 +20,8 @@ from latent.errors import ConfigError
 from latent.model import Dispatch, Result, Run, RunStatus
 from latent.store.folders import hash_of
 from latent.store.owners import this_process
-from latent.store.runs import MachineBusy, PrepareOutcome, RunsRefused, open_runs, to_json
+from latent.store.run_stores import open_runs
+from latent.store.runs import MachineBusy, PrepareOutcome, RunsRefused, to_json
 from latent.store.runs_json import JsonRunStore
 
 FAILED = Run(

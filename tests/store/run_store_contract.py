@@ -16,7 +16,8 @@ from attrs import evolve
 from benchmarks.runs import hammer
 from latent.errors import RunNotFound, StoreCorrupt, StoreError
 from latent.model import Run, RunStatus
-from latent.store.runs import MachineBusy, PrepareOutcome, open_runs, to_json
+from latent.store.run_stores import open_runs
+from latent.store.runs import MachineBusy, PrepareOutcome, to_json
 
 CREATED, REUSE, BUSY = PrepareOutcome.CREATED, PrepareOutcome.REUSE, PrepareOutcome.BUSY
 TERMINAL = [status for status in RunStatus if status.is_terminal]

@@ -14,7 +14,8 @@ from attrs import evolve
 
 from latent.errors import StoreCorrupt, StoreError
 from latent.model import RunStatus
-from latent.store.runs import open_runs, to_json
+from latent.store.run_stores import open_runs
+from latent.store.runs import to_json
 from latent.store.runs_json import FILE, LOCK, JsonRunStore
 from tests.store.run_store_contract import FileContract, run
 
