@@ -8,11 +8,15 @@ real connections: malformed, truncated, in the wrong order, too large. Prints on
 
 - ``broken``: answers which say that the controller did not know what to do, and calls that hung; ``errors``: what it logged as
   errors; ``exit_code``: how it ended when it was told to
+- ``oversized``: messages above the limit, each of them refused
 - ``well``: builds that the agents which behave well carried out; ``disturbed``: those that did not succeed at the first try,
   agents that lost their sessions or connections
 - ``slowest_ms``: the longest that the controller's loop was busy with one thing
-- ``rss_mb``: the process's size after garbage was collected and given back, at each tenth of the way; ``objects``: how many
-  objects Python has then; ``growth_mb``: the last three of them over those from the third to the fifth, on the average
+- ``rss_mb``: the process's size after garbage and SQLite's cache were given back, at each tenth of the way; ``heap_mb``: what of
+  it malloc has given out: between pieces that are in use there is more and more that is not, for a while, and that is size but no
+  leak; ``objects``: how many objects Python has then
+- ``growth_mb``, ``heap_growth_mb``: the last three of them over those from the third to the fifth, on the average. What is kept
+  of runs and sessions that are over is kept for seconds in this controller, not for minutes: else it grows most of the way
 """
 
 from __future__ import annotations
@@ -43,6 +47,9 @@ from tests.fuzz.well import MSGPACK, Well, future  # noqa: E402
 CALLERS = {"peer": PeerFuzzer, "bots": BotsFuzzer}
 TALKERS = {"pb": PbFuzzer, MSGPACK: MsgpackFuzzer}
 TENTHS = 10
+
+PATIENCE = 60.0
+"""Seconds that the controller has to end."""
 
 
 class Child:
@@ -79,10 +86,16 @@ class Child:
         self._commands.write(json.dumps({"number": number, "do": what, **more}).encode() + b"\n")
         return await answer
 
-    async def stop(self) -> int:
-        await self.ask("stop")
-        code = await self._process.wait()
-        await self._reading
+    async def stop(self) -> int | str:
+        """The exit code, or what is to be said in place of it."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.ask("stop")
+                code = await self._process.wait()
+                await self._reading
+        except TimeoutError:
+            self._process.kill()
+            return f"none: it did not end in {PATIENCE:g} s"
         return code
 
 
@@ -165,7 +178,6 @@ async def fuzz(gateway: str, frames: int, seed: int, abreast: int) -> dict[str, 
         await fuzzers.close()
         code = await child.stop()
     sent = sum(fuzzer.frames for fuzzer in fuzzers.all)
-    sizes = [each["rss_mb"] for each in measured]
     return {
         "gateway": gateway,
         "frames": sent,
@@ -173,6 +185,7 @@ async def fuzz(gateway: str, frames: int, seed: int, abreast: int) -> dict[str, 
         "seconds": round(seconds, 1),
         "frames_per_second": round(sent / seconds),
         "statuses": fuzzers.statuses(),
+        "oversized": sum(fuzzer.oversized for fuzzer in fuzzers.all),
         "broken": [one for fuzzer in fuzzers.all for one in fuzzer.broken][:20],
         "errors": measured[-1]["errors"],
         "found": measured[-1]["found"],
@@ -182,10 +195,16 @@ async def fuzz(gateway: str, frames: int, seed: int, abreast: int) -> dict[str, 
         "disturbed": disturbed[:20],
         "slowest_build_ms": round(watch.slowest * 1000),
         "slowest_ms": max(each["slowest_ms"] for each in measured),
-        "rss_mb": sizes,
+        "rss_mb": [each["rss_mb"] for each in measured],
+        "heap_mb": [each["heap_mb"] for each in measured],
         "objects": [each["objects"] for each in measured],
-        "growth_mb": round(fmean(sizes[-3:]) - fmean(sizes[2:5]), 1),
+        "growth_mb": _growth([each["rss_mb"] for each in measured]),
+        "heap_growth_mb": _growth([each["heap_mb"] for each in measured]),
     }
+
+
+def _growth(sizes: list[float]) -> float:
+    return round(fmean(sizes[-3:]) - fmean(sizes[2:5]), 1)
 
 
 async def _main(options: argparse.Namespace) -> None:
@@ -206,6 +225,8 @@ def main() -> None:
     tasks: list[asyncio.Future[None]] = []  # what nobody refers to may be collected while it waits
     reactor.callWhenRunning(lambda: tasks.append(asyncio.ensure_future(_main(options))))
     reactor.run()
+    if not tasks[0].done():
+        sys.exit("stopped before the end")
     tasks[0].result()
 
 

@@ -31,7 +31,8 @@ from typing import Any, TextIO
 from attrs import evolve
 
 from latent.model import Run, RunStatus
-from latent.store.runs import PrepareOutcome, RunStore, open_runs
+from latent.store.run_stores import open_runs
+from latent.store.runs import PrepareOutcome, RunStore
 
 TERMINAL = [status for status in RunStatus if status.is_terminal]
 HASHES = ["h1", "h2"]

@@ -12,7 +12,7 @@ import click
 from latent.cli import words
 from latent.cli.place import Place
 from latent.cli.screen import Screen
-from latent.cli.shared import call, json_option, leave_with, pass_place, print_line
+from latent.cli.shared import call, json_option, leave_with, open_named, pass_place, print_line
 from latent.cli.tables import Cell, Column
 
 STATES = ("queued", "starting", "running", "finished")
@@ -101,7 +101,7 @@ def build(place: Place, build_id: int, wait: bool, answer: Path | None, as_json:
 
 def _write_answer(screen: Screen, doc: dict[str, Any], file: Path) -> None:
     value = base64.b64decode(doc["value"])
-    with click.open_file(str(file), "wb") as stream:
+    with open_named(file, "wb") as stream:
         stream.write(value)
     if str(file) != "-":
         screen.line(f"{file}: {words.count(len(value), 'byte')}, {doc['type_url']}")

@@ -143,7 +143,8 @@ def _here(place: Place, address: str, asked: dict[str, Any], *, wait: bool, as_j
     """Carry it out in this process, unless another does."""
     from latent.cli import carry
     from latent.cli.records import explained, store_address
-    from latent.store.runs import PrepareOutcome, open_runs, to_document
+    from latent.store.run_stores import open_runs
+    from latent.store.runs import PrepareOutcome, to_document
 
     screen = Screen()
     with explained():

@@ -59,7 +59,7 @@ class Latent(click.Group):
 @click.version_option(__version__, prog_name="latent", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, basedir: Path, url: str | None) -> None:
-    """Run builds on machines that exist only while there is builds.
+    """Run builds on machines that exist only while there is work.
 
     \b
       latent start                       start the controller of ./master.cfg

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any, Protocol
 from latent.cli.exits import CliError, ExitCode, config_error
 from latent.cli.place import Place
 from latent.errors import ConfigError, RunNotFound, StoreError
-from latent.model import Run, RunStatus
-from latent.store.runs import MachineBusy, RunsRefused, from_document, number_of, open_runs, to_document
+from latent.model import JSON, Run, RunStatus
+from latent.store.run_stores import open_runs
+from latent.store.runs import MachineBusy, RunsRefused, from_document, number_of, to_document
 
 AT_ONCE = 500
-"""Records in one request: a request's body is limited (`latent.web.service.MAX_BODY`)."""
+"""Records in one request: while it is carried out, nothing else is."""
+
+BODY = 900_000
+"""Bytes of records in one request: its body is limited (`latent.web.service.MAX_BODY`)."""
 
 
 class Records(Protocol):
@@ -57,12 +62,27 @@ class Served:
         return from_document(self._client.call("GET", f"/runs/{number_of(id)}"))
 
     def adopt(self, runs: Sequence[Run], *, new_ids: bool = False) -> list[Run]:
+        """In parts, each of which is taken in whole or not at all."""
         stored: list[Run] = []
-        for first in range(0, len(runs), AT_ONCE):
-            documents = [to_document(run) for run in runs[first : first + AT_ONCE]]
-            answer = self._client.call("POST", "/runs", body={"runs": documents, "new_ids": new_ids})
+        for part in _parts(runs):
+            answer = self._client.call("POST", "/runs", body={"runs": part, "new_ids": new_ids})
             stored += map(from_document, answer["runs"])
         return stored
+
+
+def _parts(runs: Sequence[Run]) -> Iterator[list[JSON]]:
+    part: list[JSON] = []
+    size = 0
+    for run in runs:
+        document = to_document(run)
+        length = len(json.dumps(document))
+        if part and (len(part) == AT_ONCE or size + length > BODY):
+            yield part
+            part, size = [], 0
+        part.append(document)
+        size += length
+    if part:
+        yield part
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from latent.cli import words
 from latent.cli.exits import CliError, ExitCode
 from latent.cli.place import Place
 from latent.cli.screen import Screen
-from latent.cli.shared import json_option, pass_place
+from latent.cli.shared import json_option, open_named, pass_place
 from latent.cli.tables import Cell, Column
 from latent.errors import StoreCorrupt
 from latent.model import Run, RunStatus
@@ -156,7 +156,7 @@ def export(place: Place, file: Path, address: str | None) -> None:
     from latent.store.runs import to_json
 
     count = 0
-    with opened(place, store_address(address)) as records, click.open_file(str(file), "w", encoding="utf-8") as stream:
+    with opened(place, store_address(address)) as records, open_named(file, "w") as stream:
         last = "0"
         while found := records.find(after=last, limit=PAGE):
             stream.writelines(to_json(run) + "\n" for run in found)
@@ -175,13 +175,13 @@ def export(place: Place, file: Path, address: str | None) -> None:
 def import_(place: Place, file: Path, new_ids: bool, address: str | None, as_json: bool) -> None:
     """Take in the records in FILE (standard input if left out): one a line, or a JSON list.
 
-    All or none. They keep their ids; those that are here already are passed over, so that it may be done again. One that was
-    not over when it was exported is interrupted here: nobody carries it out.
+    All or none, of 500 at a time where a controller takes them in. They keep their ids; those that are here already are passed
+    over, so that it may be done again. One that was not over when it was exported is interrupted here: nobody carries it out.
     """
     from latent.cli.records import opened, store_address
     from latent.store.runs import to_document
 
-    with click.open_file(str(file), "rb") as stream:
+    with open_named(file, "rb") as stream:
         data = stream.read()
     try:
         given = [_settled(run) for run in _records(data)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import click
 
 from latent.cli import words
-from latent.cli.exits import RESULTS, ExitCode
+from latent.cli.exits import RESULTS, CliError, ExitCode
 from latent.cli.place import Place
 from latent.cli.screen import Screen
 
@@ -33,6 +35,18 @@ def named_values(ctx: click.Context, param: click.Parameter, given: tuple[str, .
             raise click.BadParameter(f"{name.strip()!r} is given twice", ctx, param)
         found[name.strip()] = value
     return found
+
+
+@contextmanager
+def open_named(file: Path, mode: str) -> Iterator[IO[Any]]:
+    """A file that the command line names, ``-`` being standard input or output."""
+    try:
+        stream = click.open_file(str(file), mode, encoding=None if "b" in mode else "utf-8")
+    except OSError as error:
+        what = "read" if "r" in mode else "written"
+        raise CliError(ExitCode.USAGE, f"{file} can't be {what}: {error.strerror}", "name another file") from None
+    with stream:
+        yield stream
 
 
 def call(place: Place, method: str, path: str, **kwargs: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from latent.cli import words
 from latent.cli.exits import CliError, ExitCode
 from latent.cli.place import Place
 from latent.cli.screen import Screen
-from latent.cli.shared import call, json_option, leave_with, named_values, pass_place, print_line, tell_end
+from latent.cli.shared import call, json_option, leave_with, named_values, open_named, pass_place, print_line, tell_end
 
 
 class Submit(click.Command):
@@ -29,6 +29,9 @@ class Submit(click.Command):
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return ["[OPTIONS]", "BUILDER | -- COMMAND... | --payload FILE --type-url URL"]
 
+
+LARGEST = 700 * 1024
+"""Bytes in a payload. Its base64 and the rest of the request fit into `latent.web.service.MAX_BODY`."""
 
 NAMED: dict[str, Any] = {"multiple": True, "metavar": "NAME=VALUE", "callback": named_values}
 
@@ -80,11 +83,13 @@ def submit(
     command: list[str] | None = ctx.meta.get("latent.command")
     given = [each for each in (builder, command, payload) if each is not None]
     if len(given) > 1:
-        raise click.UsageError("give a BUILDER, a command or a payload, not both", ctx)
+        raise click.UsageError("give one of the three, a BUILDER, a command after -- or a --payload", ctx)
+    if type_url is not None and payload is None:
+        raise click.UsageError("--type-url says what is in a payload: give --payload FILE too", ctx)
     if not given:
-        raise click.UsageError("give a BUILDER, or a command after --", ctx)
-    if (payload is None) != (type_url is None):
-        raise click.UsageError("--payload and --type-url go together", ctx)
+        raise click.UsageError("give a BUILDER, a command after --, or a --payload", ctx)
+    if payload is not None and not type_url:
+        raise click.UsageError("a payload has a type: give --type-url type.googleapis.com/PACKAGE.MESSAGE", ctx)
     if command == []:
         raise click.UsageError("there is no command after --", ctx)
     asked: dict[str, Any] = {
@@ -111,8 +116,15 @@ def submit(
 
 
 def _encoded(file: Path) -> str:
-    with click.open_file(str(file), "rb") as stream:
-        return base64.b64encode(stream.read()).decode()
+    with open_named(file, "rb") as stream:
+        value = stream.read(LARGEST + 1)
+    if len(value) > LARGEST:
+        raise CliError(
+            ExitCode.USAGE,
+            f"{file} has more than {LARGEST} bytes, which is too much for a payload",
+            "put what is large where the bot can fetch it, and where that is into the payload",
+        )
+    return base64.b64encode(value).decode()
 
 
 def watch(place: Place, screen: Screen, build_id: int, *, follow: bool, as_json: bool) -> None:

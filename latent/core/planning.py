@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, field, frozen
 
-from latent.core.matching import ONLY_BOTS, ONLY_PAYLOADS, label_mismatch, score
+from latent.core.matching import ONLY_BOTS, ONLY_PAYLOADS, is_bot, label_mismatch, score
 from latent.model import Offer, Requirements
 
 WORKER = "worker"
@@ -239,7 +239,15 @@ def _candidates(line: Line, groups: list[_Group], named: dict[str, Seat]) -> _Ca
         if not mismatch or mismatch in (ONLY_BOTS, ONLY_PAYLOADS):
             mismatch = why or mismatch  # what is wrong with a worker of the right kind says more
     fitting.sort(key=lambda group: -score(labels, group.offer))
-    return _Candidates(fitting, f"no worker fits: {mismatch}")
+    return _Candidates(fitting, "" if fitting else f"no worker fits: {mismatch}{_may_offer_more(line, groups)}")
+
+
+def _may_offer_more(line: Line, groups: list[_Group]) -> str:
+    """A worker of the right kind that is closed: its agent, once it is there, may offer what no worker does now."""
+    for group in groups:
+        if line.payload == is_bot(group.offer) and (closed := group.seats[Availability.CLOSED]):
+            return f"; {closed[-1].worker}: {closed[-1].reason}"
+    return ""
 
 
 def _blocked(limits: Limits, instances: int, starting: int) -> Mapping[Availability, str]:

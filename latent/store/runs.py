@@ -1,7 +1,7 @@
 """The public record of runs, its JSON, and what every store of them does (specs/runs.md).
 
 There are two: `latent.store.runs_sql.SqlRunStore`, which a controller's own database is, and
-`latent.store.runs_json.JsonRunStore`, one file. `open_runs` opens either by its address.
+`latent.store.runs_json.JsonRunStore`, one file. `latent.store.run_stores` opens either by its address.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from attrs import evolve
@@ -111,18 +110,6 @@ class RunStore(Protocol):
         One that is here already, the same, is passed over. Raises RunsRefused where an id is another run's here and where a run
         is not over: nobody carries it out. With ``new_ids`` every one is new, under an id of this store.
         """
-
-
-def open_runs(address: str) -> RunStore:
-    """The store at a database's URL or, a single file, in a directory; made where there is none. Raises StoreError."""
-    # Here, because both need what is above; and a file needs no database library.
-    if "://" in address:
-        from latent.store.runs_sql import SqlRunStore
-
-        return SqlRunStore.open(address)
-    from latent.store.runs_json import JsonRunStore
-
-    return JsonRunStore(Path(address))
 
 
 def to_document(run: Run) -> dict[str, JSON]:
@@ -234,7 +221,7 @@ def number_of(id: str) -> int:
 
 
 def not_found(id: object) -> RunNotFound:
-    return RunNotFound(f"there is no run {id}")
+    return RunNotFound(clean(f"there is no run {id}"))
 
 
 def adoptable(runs: Sequence[Run], *, new_ids: bool) -> Runs:

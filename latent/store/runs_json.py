@@ -123,6 +123,7 @@ class JsonRunStore:
         limit: int | None = None,
     ) -> Runs:
         first = 0 if after is None else number_of(after)
+        machine = None if machine is None else clean(machine)
         found = [
             run
             for run in self._read().runs.values()
@@ -136,7 +137,8 @@ class JsonRunStore:
         return self._read().live_on(clean(name))
 
     def find_by_test_dir_hash_and_machine(self, hash: str, machine: str) -> Runs:
-        return [run for run in self._read().runs.values() if (run.test_dir_hash, run.machine) == (hash, machine)]
+        wanted = (clean(hash), clean(machine))
+        return [run for run in self._read().runs.values() if (run.test_dir_hash, run.machine) == wanted]
 
     def prepare_atomic(
         self,

@@ -166,7 +166,7 @@ class SqlRunStore:
 
     def find_by_test_dir_hash_and_machine(self, hash: str, machine: str) -> Runs:
         with explained(self._place), self._engine.begin() as conn:
-            return [from_row(row) for row in _BY_HASH.all(conn, hash, machine)]
+            return [from_row(row) for row in _BY_HASH.all(conn, clean(hash), clean(machine))]
 
     def prepare_atomic(
         self,
@@ -318,8 +318,9 @@ def _insert(conn: Connection, run: Run, private: Private) -> Run:
 def _check_free(conn: Connection, run: Run, own_id: str | None) -> None:
     if run.status.is_terminal:
         return
-    lock_machine(conn, run.machine)
-    live = _LIVE_ON.one(conn, run.machine)
+    machine = clean(run.machine)
+    lock_machine(conn, machine)
+    live = _LIVE_ON.one(conn, machine)
     if live is not None and str(live[0]) != own_id:
         raise MachineBusy(from_row(live))
 

@@ -29,7 +29,7 @@ from latent.errors import (
     RunNotFound,
     StoreError,
 )
-from latent.model import JSON, BuildState, LogLine
+from latent.model import JSON, Build, BuildState, LogLine
 from latent.store.runs import MachineBusy, PrepareOutcome, RunsRefused, to_document
 from latent.web import documents, follow, parse
 from latent.web.facade import Facade
@@ -142,8 +142,7 @@ class Api:
         parse.query(request.args, [])
         found = await self._controller.answer(number)
         if found is None:
-            remedy = f"only builds with a payload have one, when they are finished: see `latent build {number}`"
-            raise ApiError(404, f"build {number} has no answer", remedy)
+            raise _no_answer((await self._controller.build(number)).build)
         return _answer(request, documents.answer(*found))
 
     @app.route("/api/v1/builds/<build_id>/logs", methods=["GET"])
@@ -318,6 +317,16 @@ def _answer(request: Request, doc: Mapping[str, JSON], code: int = 200) -> bytes
 
 def _no_worker(name: str, known: Sequence[str]) -> ApiError:
     return ApiError(404, f"no worker is called {name!r}", parse.nearest(name, known) + "see `latent workers`")
+
+
+def _no_answer(build: Build) -> ApiError:
+    if build.request.payload is None:
+        return ApiError(404, f"build {build.id} has no answer: it has no payload", f"its log is `latent logs {build.id}`")
+    if build.state is not BuildState.FINISHED:
+        remedy = f"wait for it: `latent build {build.id} --wait --answer FILE`"
+        return ApiError(404, f"build {build.id} has no answer yet: it is {build.state.value}", remedy)
+    result = build.result.value if build.result else "nothing"
+    return ApiError(404, f"build {build.id} ended without an answer: {result}", f"see `latent build {build.id}`")
 
 
 def _body(request: Request) -> bytes:

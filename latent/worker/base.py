@@ -254,6 +254,11 @@ class AbstractLatentWorker(AbstractWorker):
             "LATENT_WORKER": enrolment.attempt.worker,
         }
 
+    @property
+    def agent_is_bot(self) -> bool:
+        """Whether it is declared to have a bot: ``labels={"agent": "bot"}``."""
+        return self.labels.get("agent") == "bot"
+
     def getRandomPass(self) -> str:
         """The attempt's agent token: the same while the instance is up. PluginError outside an attempt."""
         return enrolled(self, "getRandomPass").agent_token

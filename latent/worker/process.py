@@ -219,7 +219,7 @@ class ProcessLatentWorker(AbstractLatentWorker):
         }
 
     def _stock_environment(self, directory: Path) -> dict[str, str]:
-        """What ``command`` needs to be a Woodpecker agent, or a `buildbot-worker` if the controller speaks to those."""
+        """What ``command`` needs to be a Woodpecker agent, a `buildbot-worker` if the controller speaks to those, or a bot."""
         variables = {
             **self.woodpecker_environment(),
             # Else all of them would keep their session's number in the same place, and answer health checks on the same port.
@@ -229,6 +229,8 @@ class ProcessLatentWorker(AbstractLatentWorker):
         spoken = enrolled(self, "its environment").servers
         if any(name in spoken for name in BUILDBOT_PROTOCOLS):
             variables |= self.buildbot_environment()
+        if self.agent_is_bot:
+            variables |= self.bot_environment()
         return variables
 
     def _marker(self) -> str:

@@ -10,7 +10,7 @@ from latent.worker.base import AbstractLatentWorker
 
 
 def agent_variables(worker: AbstractLatentWorker, master: str | None, protocol: str) -> dict[str, str]:
-    """Those of `latent-agent`, those of a Woodpecker agent, and those that Buildbot's own worker image reads.
+    """Those of `latent-agent`, of a Woodpecker agent, of a bot if it has one, and those that Buildbot's own worker image reads.
 
     ``master``: the controller's name as instances reach it, and a port for Buildbot's protocol if it has one. Raises
     LatentWorkerConfigurationError when the controller speaks neither protocol.
@@ -26,6 +26,10 @@ def agent_variables(worker: AbstractLatentWorker, master: str | None, protocol: 
         variables["LATENT_CAPACITY"] = str(worker.max_builds)
         # gRPC's handlers around fork() kill children of programs that also start processes.
         variables["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    if worker.agent_is_bot:
+        variables |= worker.bot_environment()
+        if host:
+            variables["LATENT_BOTS_SERVER"] = f"{_bracketed(host)}:{split_address(servers['bots'])[1]}"
     if protocol in servers:
         variables |= worker.buildbot_environment(protocol)
     elif not variables:
@@ -44,7 +48,7 @@ def agent_variables(worker: AbstractLatentWorker, master: str | None, protocol: 
 
 def loopback_addresses(variables: Mapping[str, str]) -> list[str]:
     """Where agents are told to attach to, if all of that is the machine that they are on themselves."""
-    addresses = {split_address(variables["LATENT_SERVER"])[0]} if "LATENT_SERVER" in variables else set()
+    addresses = {split_address(variables[name])[0] for name in ("LATENT_SERVER", "LATENT_BOTS_SERVER") if name in variables}
     addresses |= {variables["BUILDMASTER"]} if "BUILDMASTER" in variables else set()
     return sorted(addresses) if all(_is_loopback(address) for address in addresses) else []
 

@@ -20,8 +20,12 @@ ROWS = "LATENT_ROWS"
 ORPHANED = 4
 """What latent-agent ends with when it has found no controller for its --orphan-timeout."""
 
-OWN = ("LATENT_WORKER", "LATENT_ATTEMPT", "LATENT_TOKEN", "WORKERNAME", "WORKERPASS")
-"""The variables that each member has its own of."""
+OWN = {
+    **dict.fromkeys(("LATENT_WORKER", "WORKERNAME", "WOODPECKER_HOSTNAME"), 1),
+    "LATENT_ATTEMPT": 2,
+    **dict.fromkeys(("LATENT_TOKEN", "WORKERPASS", "WOODPECKER_AGENT_SECRET", "LATENT_BOT_TOKEN"), 3),
+}
+"""The variables that each member has its own of, and where in its row they are. What all share may not have them."""
 
 _HEAD = """\
 #!/bin/sh
@@ -89,7 +93,7 @@ attach() {
     say "there is no member $index in this launch"
     return 1
   fi
-  export LATENT_WORKER="$1" LATENT_ATTEMPT="$2" LATENT_TOKEN="$3" WORKERNAME="$1" WORKERPASS="$3"
+  export %(own)s
   say "this is attempt $2 of worker $1"
   sh -c %(command)s &
   agent=$!
@@ -181,6 +185,7 @@ def script(
         "end": ROWS,
         "rows": rows(members),
         "exports": "\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())),
+        "own": " ".join(f'{name}="${column}"' for name, column in OWN.items()),
         "command": shlex.quote(command),
         "seconds": NOTICE_INTERVAL,
         "orphaned": ORPHANED,

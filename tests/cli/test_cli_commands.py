@@ -11,7 +11,9 @@ from pytest_twisted import ensureDeferred
 
 from latent.cli import wait
 from latent.cli.exits import ExitCode
+from latent.cli.submit import LARGEST
 from latent.model import Payload, Result, RunStatus
+from latent.web.service import MAX_BODY
 from tests.web.fake_controller import NOW, FakeEntry, FakeHealth, FakeWorker
 from tests.web.serving import until
 
@@ -50,23 +52,43 @@ async def test_a_payload_goes_as_it_is_and_so_does_its_answer(latent, world, tmp
     assert world.controller.known[1].request.payload == Payload("t/my.Task", value)
     assert "payload:   t/my.Task (256 bytes)" in (await latent("build", "1")).output
     none = await latent("build", "1", "--answer", "-")
-    assert (none.exit_code, none.output.splitlines()[0]) == (ExitCode.NOT_FOUND, "latent: build 1 has no answer")
+    assert (none.exit_code, none.output.splitlines()[0]) == (
+        ExitCode.NOT_FOUND,
+        "latent: build 1 has no answer yet: it is queued",
+    )
     world.controller.answers[1] = (100, Payload("t/my.Answer", value[::-1]))
     result = await latent("build", "1", "--answer", str(tmp_path / "answer"))
     assert result.output == f"{tmp_path / 'answer'}: 256 bytes, t/my.Answer\n"
     assert (tmp_path / "answer").read_bytes() == value[::-1]
     assert (await latent("build", "1", "--answer", "-")).stdout_bytes == value[::-1]
+    nowhere = await latent("build", "1", "--answer", str(tmp_path / "none" / "x"))
+    assert (nowhere.exit_code, nowhere.output.splitlines()[0]) == (
+        ExitCode.USAGE,
+        f"latent: {tmp_path / 'none' / 'x'} can't be written: No such file or directory",
+    )
+
+
+@ensureDeferred
+async def test_a_payload_has_to_fit_into_a_request(latent, world, tmp_path):
+    """The largest that is let through does; a larger one is refused before anything is sent."""
+    assert LARGEST * 4 / 3 + 64 * 1024 < MAX_BODY
+    for size, code in ((LARGEST, ExitCode.OK), (LARGEST + 1, ExitCode.USAGE)):
+        (tmp_path / "large").write_bytes(b"x" * size)
+        result = await latent("submit", "--payload", str(tmp_path / "large"), "--type-url", "t/my.Task")
+        assert result.exit_code == code, result.output
+    assert f"more than {LARGEST} bytes" in result.output
+    assert list(world.controller.known) == [1]
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["submit"], "give a BUILDER, or a command after --"),
-        (["submit", "tests", "--", "x"], "not both"),
+        (["submit"], "give a BUILDER, a command after --, or a --payload"),
+        (["submit", "tests", "--", "x"], "give one of the three"),
         (["submit", "--"], "there is no command after --"),
-        (["submit", "tests", "--payload", "-", "--type-url", "t"], "not both"),
-        (["submit", "--payload", "-"], "--payload and --type-url go together"),
-        (["submit", "tests", "--type-url", "t"], "--payload and --type-url go together"),
+        (["submit", "tests", "--payload", "-", "--type-url", "t"], "give one of the three"),
+        (["submit", "--payload", "-"], "give --type-url type"),
+        (["submit", "tests", "--type-url", "t"], "give --payload FILE too"),
         (["submit", "tests", "-p", "novalue"], "'novalue' is not NAME=VALUE"),
         (["submit", "tests", "-l", "a=1", "-l", "a=2"], "'a' is given twice"),
         (["submit", "a", "b"], "unexpected extra argument"),

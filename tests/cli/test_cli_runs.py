@@ -20,7 +20,8 @@ from latent.errors import ConfigError
 from latent.model import Dispatch, Result, Run, RunStatus
 from latent.store.folders import hash_of
 from latent.store.owners import this_process
-from latent.store.runs import MachineBusy, PrepareOutcome, RunsRefused, open_runs, to_json
+from latent.store.run_stores import open_runs
+from latent.store.runs import MachineBusy, PrepareOutcome, RunsRefused, to_json
 from latent.store.runs_json import JsonRunStore
 
 FAILED = Run(
@@ -97,6 +98,18 @@ async def test_a_large_export_comes_in_pages(latent, world, monkeypatch):
     monkeypatch.setattr("latent.cli.runs.PAGE", 3)
     exported = (await latent("runs", "export")).output
     assert [json.loads(line)["id"] for line in exported.splitlines()] == list("1234567")
+
+
+@ensureDeferred
+async def test_a_large_import_goes_in_parts(latent, world, tmp_path, monkeypatch):
+    """So many records at a time, and so many bytes, that the controller takes them."""
+    monkeypatch.setattr("latent.cli.records.AT_ONCE", 3)
+    large = [evolve(FAILED, id=str(number), error_msg="é" * 100_000) for number in range(1, 4)]
+    small = [evolve(FAILED, id=str(number)) for number in range(4, 12)]
+    (tmp_path / "e").write_text("".join(f"{to_json(run)}\n" for run in (*large, *small)))
+    result = await latent("runs", "import", str(tmp_path / "e"))
+    assert result.output == "11 runs imported\n"
+    assert world.controller.records.kept == [*large, *small]
 
 
 @ensureDeferred

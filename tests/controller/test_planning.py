@@ -136,6 +136,11 @@ def test_who_waits_behind_a_build_that_waits_for_its_kind_of_instance_may_go() -
         (Requirements(workers=frozenset({"x"})), [seat("w")], "none of the workers it asks for is declared: x"),
         (Requirements(labels={"worker": "x"}), [seat("w")], "none of the workers it asks for is declared: x"),
         (Requirements(labels={"os": "bsd"}), [seat("w")], "no worker fits: label os=bsd is not offered"),
+        (
+            Requirements(labels={"os": "bsd"}),
+            [seat("w"), seat("far", CLOSED, reason="its agent is not attached", free=0)],
+            "no worker fits: label os=bsd is not offered; far: its agent is not attached",
+        ),
         (ANYWHERE, [seat("w", CLOSED, reason="paused", free=0)], "every worker that fits is taken (w: paused)"),
         (
             ANYWHERE,
@@ -147,7 +152,7 @@ def test_who_waits_behind_a_build_that_waits_for_its_kind_of_instance_may_go() -
             "every worker that fits is taken (2 workers: busy; a: paused)",
         ),
     ],
-    ids=["none", "unknown name", "unknown name as a label", "label", "paused", "several reasons"],
+    ids=["none", "unknown name", "unknown name as a label", "label", "not attached", "paused", "several reasons"],
 )
 def test_a_build_that_waits_is_told_why(needs: Requirements, seats: list[Seat], why: str) -> None:
     """Each build that got nothing has its reason."""

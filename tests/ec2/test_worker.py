@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
@@ -19,6 +20,9 @@ from latent.errors import (
 )
 from latent.model import Attempt
 from latent.worker import Property, hooks
+from latent.worker.base import BUILDBOT_PROTOCOLS
+from latent_ec2.batches import Moment
+from latent_ec2.enrolment import OWN
 from tests.ec2.kit import CONTROLLER, Driven, declared, in_attempt, until
 
 if TYPE_CHECKING:
@@ -65,9 +69,25 @@ async def test_what_is_on_disk_first(cloud: Cloud) -> None:
     await worker.down()
 
 
+def test_what_members_of_a_launch_share(cloud: Cloud) -> None:
+    """Whatever protocols there are: the variables of two attempts differ in those alone that the launch's table tells."""
+    told = []
+    for n in (1, 2):
+        worker = in_attempt(cloud, f"linux-{n}", n, labels={"agent": "bot"})
+        assert worker.enrolment is not None
+        servers = dict.fromkeys(("peer", "bots", *BUILDBOT_PROTOCOLS), "ci.example.org:9000")
+        worker.enrolment = evolve(worker.enrolment, servers=servers)
+        told.append(worker.createEnvironment())
+    first, second = told
+    assert first.keys() == second.keys() >= set(OWN)
+    assert {name for name in first if first[name] != second[name]} == set(OWN)
+
+
 @ensureDeferred
-async def test_several_at_once(cloud: Cloud) -> None:
+async def test_several_at_once(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers of a pool share one launch, and each instance is its own worker's."""
+    # A moment in which a busy machine gets through all five of them.
+    monkeypatch.setattr(Moment.__init__, "__defaults__", (2.0,))
     workers = [in_attempt(cloud, f"linux-{n}", n) for n in range(1, 6)]
     await gatherResults([Deferred.fromCoroutine(worker.up()) for worker in workers])
     assert cloud.calls["RunInstances"] == 1

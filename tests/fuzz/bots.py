@@ -1,9 +1,12 @@
 """A bot that has lost its mind."""
 
+import grpc
+
 from tests.fuzz.calls import CallFuzzer
 from tests.gateways.bots.client import BOTS, EXECUTION, OK, M, session_of
 
 CREATE, UPDATE = f"/{BOTS}.Bots/CreateBotSession", f"/{BOTS}.Bots/UpdateBotSession"
+PENDING, ACTIVE, COMPLETED = 1, 2, 4
 OTHERS = {
     f"/{BOTS}.Bots/PostBotEventTemp": "PostBotEventTempRequest",
     f"/{EXECUTION}.Capabilities/GetCapabilities": "GetCapabilitiesRequest",
@@ -12,6 +15,8 @@ OTHERS = {
 
 class BotsFuzzer(CallFuzzer):
     """``password``: a plain worker's."""
+
+    waits = (0.001, 0.05, 0.5, 2.0)  # the next call of the same bot ends the one before
 
     def __init__(self, port, password, noise):
         super().__init__(port, noise)
@@ -38,13 +43,22 @@ class BotsFuzzer(CallFuzzer):
             self._sessions = [*self._sessions[-2:], session]
             self.noise.learn(session.name, session.bot_id, *(lease.id for lease in session.leases))
 
+    def refused(self, path, status):
+        if status in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.DATA_LOSS) and self.noise.chance(0.1):
+            self._sessions = self._sessions[1:]
+
     def _update(self):
         noise = self.noise
         session = M["BotSession"]()
         session.CopyFrom(noise.random.choice(self._sessions[-2:]))
         session.status = OK if noise.chance(0.9) else noise.pick(0, 2, 3, 4, 99, -1)
+        if noise.chance(0.6):
+            # What its bot would say, or has said: the answer to another call may have come in between.
+            for lease in session.leases:
+                lease.state = ACTIVE if lease.state == PENDING else COMPLETED
+            return M["UpdateBotSessionRequest"](name=session.name, bot_session=session)
         for lease in session.leases:
-            lease.state = noise.pick(1, 2, 2, 4, 4, 5, 0, 99)
+            lease.state = noise.pick(PENDING, ACTIVE, ACTIVE, COMPLETED, COMPLETED, 5, 0, 99)
             lease.status.code = noise.pick(0, 1, 13, -5, 99)
             if noise.chance(0.3):
                 self.fill(lease)

@@ -15,11 +15,15 @@ TOO_MUCH = 4 * 1024 * 1024 + 1
 
 
 class CallFuzzer:
-    """``broken``: what went wrong, for people; empty when all is well. ``statuses``: how often which."""
+    """``broken``: what went wrong, for people; empty when all is well. ``statuses``: how often which. ``oversized``: calls
+    that were too large, and refused for it. ``waits``: seconds that a call which may be parked has."""
+
+    waits = (0.001, 0.02, 0.05)
 
     def __init__(self, port, noise):
         self.frames = 0
         self.statuses = {}
+        self.oversized = 0
         self.broken = []
         self.noise = noise
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
@@ -55,12 +59,13 @@ class CallFuzzer:
         data = request.SerializeToString()
         if noise.chance(0.25):
             data = noise.damaged(data)
-        if noise.chance(0.00005):
+        too_much = noise.chance(0.0001)
+        if too_much:
             data = b"\x0a" + b"\xff" * TOO_MUCH
-        timeout = noise.pick(0.001, 0.02, 0.05) if parks or noise.chance(0.02) else PATIENCE
+        timeout = noise.pick(*self.waits) if not too_much and (parks or noise.chance(0.02)) else PATIENCE
         try:
             call = self._method(path)(data, metadata=_sendable(metadata), timeout=timeout)
-            if noise.chance(0.01):
+            if not too_much and noise.chance(0.01):
                 await asyncio.sleep(0)
                 call.cancel()
             answer = await call
@@ -68,7 +73,9 @@ class CallFuzzer:
             self._count(error.code().name)
             self.refused(path, error.code())
             hangs = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and timeout == PATIENCE
-            if error.code() in BROKEN or hangs:
+            if too_much and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                self.oversized += 1
+            elif error.code() in BROKEN or hangs or too_much:
                 self.broken.append(f"{path} {data[:500].hex()}: {error.code().name} {error.details()}")
         except asyncio.CancelledError:
             if not call.cancelled():
@@ -76,6 +83,8 @@ class CallFuzzer:
             self._count("given up")
         else:
             self._count("OK")
+            if too_much:
+                self.broken.append(f"{path}: {len(data)} bytes are not too much")
             self.learn(path, answer)
 
     def _method(self, path):

@@ -118,10 +118,11 @@ async def test_the_agents_own_version_is_echoed(gateway, world):
             assert (await stock.call("Version", pb.Empty())).grpc_version == answered
 
 
+@pytest.mark.parametrize("version", ["sixteen", "-1", "1" * 11, "2147483648", "9" * 5000], ids=lambda text: text[:12])
 @on_loop
-async def test_a_version_that_is_no_number_is_refused(gateway, world):
+async def test_a_version_that_is_no_number_is_refused(gateway, world, version):
     """Nonsense in the version's place gets a clean status."""
-    async with agent(gateway, version="sixteen") as stock:
+    async with agent(gateway, version=version) as stock:
         await stock.auth()
         with refused(Code.INVALID_ARGUMENT):
             await stock.call("Version", pb.Empty())

@@ -6,10 +6,10 @@ import json
 import pytest
 import pytest_twisted
 
-from latent.cli.assembly import Assembly
 from latent.model import BuildRequest, Result, RunStatus, Step, StepStatus
 from tests.agent.agents import Alive, running
 from tests.gateways.peer_fakes import on_loop, twisted
+from tests.gateways.site import Site
 from tests.gateways.stock_agent import StockAgent
 
 MASTER = """
@@ -20,25 +20,8 @@ c["builders"] = [util.Builder("b", ["true"])]
 """
 
 
-class Site:
-    """A controller that can be stopped and started again on the same state; ``port`` is where agents find it."""
-
-    def __init__(self, folder):
-        self.master = folder / "master.cfg"
-        self.master.write_text(MASTER)
-        self.state = folder / "state"
-        self.assembly = None
-
-    async def start(self):
-        from twisted.internet import reactor  # pytest-twisted has installed it by now
-
-        self.assembly = Assembly(self.master, self.state, reactor=reactor, ended=lambda: None)
-        await self.assembly.start()
-
-    async def stop(self):
-        assembly, self.assembly = self.assembly, None
-        if assembly is not None:
-            await assembly.stop(fast=True)
+class OneWorker(Site):
+    """A controller with one plain worker; ``port`` is where its agent finds it."""
 
     @property
     def port(self):
@@ -62,7 +45,7 @@ class Site:
 
 @pytest_twisted.async_yield_fixture
 async def site(tmp_path):
-    site = Site(tmp_path)
+    site = OneWorker(tmp_path, MASTER)
     await site.start()
     yield site
     await site.stop()

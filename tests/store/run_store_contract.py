@@ -14,9 +14,10 @@ import pytest
 from attrs import evolve
 
 from benchmarks.runs import hammer
-from latent.errors import RunNotFound, StoreError
+from latent.errors import RunNotFound, StoreCorrupt, StoreError
 from latent.model import Run, RunStatus
-from latent.store.runs import MachineBusy, PrepareOutcome
+from latent.store.run_stores import open_runs
+from latent.store.runs import MachineBusy, PrepareOutcome, to_json
 
 CREATED, REUSE, BUSY = PrepareOutcome.CREATED, PrepareOutcome.REUSE, PrepareOutcome.BUSY
 TERMINAL = [status for status in RunStatus if status.is_terminal]
@@ -182,6 +183,22 @@ class RunStoreContract:
         assert outcome is CREATED
         assert second.id != first.id
 
+    def test_the_public_record(self, store: Any, address: str) -> None:
+        """What is not known yet is null, what is empty of a batch is left out, and so is the owner; the same bytes each time."""
+        pending = store.create(run(), owner="someone", deadline=5.0)
+        over = store.create(run("m2", status=RunStatus.FAILED, exit_code=3, ended_at=1.25, batch_id="b", plan_entry="p"))
+        written = [
+            f'{{"id":"{pending.id}","machine":"m1","test_dir":"/t","test_dir_hash":"h1","status":"pending","exit_code":null,'
+            '"started_at":null,"ended_at":null,"artifacts_path":"","logs_path":"","error_code":"","error_msg":""}',
+            f'{{"id":"{over.id}","machine":"m2","test_dir":"/t","test_dir_hash":"h1","status":"failed","exit_code":3,'
+            '"started_at":null,"ended_at":"1970-01-01T00:00:01.25Z","artifacts_path":"","logs_path":"","error_code":"",'
+            '"error_msg":"","batch_id":"b","plan_entry":"p"}',
+        ]
+        assert [to_json(each) for each in (pending, over)] == written
+        again = open_runs(address)
+        assert [to_json(each) for each in again.list()] == written
+        again.close()
+
     def test_reconcile_ends_what_nobody_carries_out(self, store: Any) -> None:
         """Interrupted where the owner is gone, timeout where it is overdue; all others are left alone."""
         gone, _ = store.prepare_atomic("m1", "h", lambda: run("m1"), owner="a", deadline=50.0)
@@ -226,6 +243,21 @@ class RunStoreContract:
         assert store.get(made.id) == made
         assert store.get(store.create(run("m2", error_msg="a\0b\ud800c")).id).error_msg == "a\ufffdb?c"
 
+    @pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "é' ; --"])
+    def test_strange_names_are_found_again(self, store: Any, name: str) -> None:
+        """Whatever a machine and a hash are called: who asks by that name gets what was stored by it."""
+        made = store.create(run(name, name))
+        with pytest.raises(MachineBusy):
+            store.create(run(name, "h2"))
+        assert store.active_by_machine(name) == made
+        assert store.find(machine=name) == store.find_by_test_dir_hash_and_machine(name, name) == [made]
+        assert store.prepare_atomic(name, name, pytest.fail) == (made, REUSE)
+        store.update(evolve(run(name, name), id=made.id, status=RunStatus.FAILED))
+        assert store.prepare_atomic(name, name, lambda: run(name))[1] is CREATED
+        with pytest.raises(RunNotFound) as unknown:
+            store.get(name)
+        str(unknown.value).encode()
+
     def test_no_descriptor_leaks(self, store: Any) -> None:
         """After many calls there are as many descriptors as before."""
         made = store.create(run())
@@ -256,3 +288,36 @@ class RunStoreContract:
         assert (figures["killed"], figures["not over"]) == (2, 0)
         for n in range(MACHINES):
             assert store.prepare_atomic(f"m{n}", "last", run)[1] is CREATED
+
+
+class FileContract(RunStoreContract):
+    """Of stores that are files of this host. ``file``: the one that has the runs."""
+
+    @pytest.fixture
+    def file(self, address: str) -> Path:
+        raise TypeError("the subclass gives it")
+
+    def test_its_folder_and_files_are_private(self, address: str, file: Path) -> None:
+        """A folder that the store makes is its user's alone."""
+        store = open_runs(address)
+        store.create(run())
+        assert file.parent.stat().st_mode & 0o777 == 0o700
+        assert {path.name: path.stat().st_mode & 0o077 for path in file.parent.iterdir() if path.stat().st_mode & 0o077} == {}
+        store.close()
+
+    @pytest.mark.parametrize("damage", ["zeros", "noise", "cut"])
+    def test_a_damaged_file_is_refused_and_kept(self, address: str, file: Path, damage: str) -> None:
+        """The error names the file and the remedy, however often one asks; the file stays as it is, byte for byte."""
+        store = open_runs(address)
+        for n in range(200):
+            store.create(run(f"m{n}", error_msg="x" * 100))
+        store.close()
+        whole = file.read_bytes()
+        assert len(whole) > 20_000
+        half = len(whole) // 2
+        left = {"zeros": bytes(len(whole)), "noise": whole[:100] + b"\xff\x00 " * 5000, "cut": whole[:half]}[damage]
+        file.write_bytes(left)
+        for _ in range(2):
+            with pytest.raises(StoreCorrupt, match=rf"{file} is damaged .* was left as it is; restore it from a backup"):
+                open_runs(address).list()
+            assert file.read_bytes() == left

@@ -13,10 +13,10 @@ from latent.store import builds
 from latent.store.engine import open_engines
 from latent.store.runs_sql import SqlRunStore
 from tests.store.helpers import REQUEST, open_inline, result, url
-from tests.store.run_store_contract import RunStoreContract, run
+from tests.store.run_store_contract import FileContract, run
 
 
-class TestSqlRunStore(RunStoreContract):
+class TestSqlRunStore(FileContract):
     @pytest.fixture
     def address(self, tmp_path: Path) -> str:
         return url(tmp_path / "state")
@@ -27,10 +27,9 @@ class TestSqlRunStore(RunStoreContract):
         yield store
         store.close()
 
-
-def test_the_folder_is_private(tmp_path: Path) -> None:
-    SqlRunStore.open(url(tmp_path / "state")).close()
-    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        return tmp_path / "state" / "latent.sqlite"
 
 
 def test_it_works_beside_a_controller(tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ from attrs import evolve
 
 from latent.errors import StoreCorrupt, StoreError
 from latent.model import RunStatus
-from latent.store.runs import open_runs, to_json
+from latent.store.run_stores import open_runs
+from latent.store.runs import to_json
 from latent.store.runs_json import FILE, LOCK, JsonRunStore
-from tests.store.run_store_contract import RunStoreContract, run
+from tests.store.run_store_contract import FileContract, run
 
 
-class TestJsonRunStore(RunStoreContract):
+class TestJsonRunStore(FileContract):
     @pytest.fixture
     def address(self, tmp_path: Path) -> str:
         return str(tmp_path / "state")
@@ -27,6 +28,10 @@ class TestJsonRunStore(RunStoreContract):
     @pytest.fixture
     def store(self, address: str) -> Any:
         return JsonRunStore(Path(address))
+
+    @pytest.fixture
+    def file(self, address: str) -> Path:
+        return Path(address) / FILE
 
 
 @pytest.fixture
@@ -39,10 +44,9 @@ def store(folder: Path) -> JsonRunStore:
     return JsonRunStore(folder)
 
 
-def test_the_folder_is_private(folder: Path, tmp_path: Path) -> None:
-    """Also one that was there; but one with other things in it keeps its mode, and the file is private in any case."""
-    JsonRunStore(folder)
-    assert folder.stat().st_mode & 0o777 == 0o700
+def test_a_folder_that_was_there_is_made_private(folder: Path, tmp_path: Path) -> None:
+    """But one with other things in it keeps its mode, and the file is private in any case."""
+    folder.mkdir()
     folder.chmod(0o755)
     JsonRunStore(folder).create(run())
     assert folder.stat().st_mode & 0o777 == 0o700

@@ -47,7 +47,7 @@ async def test_a_payload_becomes_a_build(world):
     request = world.controller.known[1].request
     assert (request.payload, request.steps, request.builder) == (Payload("t/my.Task", b"\x00\xff"), (), "compile")
     answer = await world.call("GET", "/builds/1/answer")
-    assert (answer.status_code, answer.json()["error"]) == (404, "build 1 has no answer")
+    assert (answer.status_code, answer.json()["error"]) == (404, "build 1 has no answer yet: it is queued")
     world.controller.answers[1] = (7, Payload("t/my.Answer", b"\xfe"))
     assert (await world.call("GET", "/builds/1/answer")).json() == {"run": 7, "type_url": "t/my.Answer", "value": "/g=="}
     assert (await world.call("GET", "/builds/2/answer")).status_code == 404

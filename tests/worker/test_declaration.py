@@ -23,6 +23,7 @@ from latent.worker import (
     WorkerBuild,
     hooks,
 )
+from latent.worker.variables import agent_variables, loopback_addresses
 from tests.worker.kit import Idle, enrolment, result_of
 
 
@@ -402,6 +403,31 @@ def test_woodpecker_environment() -> None:
     made.enrolment = Enrolment(Attempt("w1", 1), "c", "i", "t", {})
     with pytest.raises(LatentWorkerConfigurationError, match="no gateway listens"):
         made.woodpecker_environment()
+
+
+def test_bot_environment() -> None:
+    """A bot gets the address, its instance's name and the token; a provider's instances too, where the controller is reached."""
+    made = Idle("w1", labels={"agent": "bot", "instance": "other"})
+    with pytest.raises(PluginError, match="outside an attempt"):
+        made.bot_environment()
+    made.enrolment = Enrolment(Attempt("w1", 7), "c", "i", "secret", {"peer": "127.0.0.1:1", "bots": "127.0.0.1:9990"})
+    told = {
+        "LATENT_BOTS_SERVER": "127.0.0.1:9990",
+        "LATENT_BOTS_INSTANCE": "other",
+        "LATENT_BOT_TOKEN": "secret",
+        "LATENT_WORKER": "w1",
+    }
+    assert made.bot_environment() == told
+    assert told.items() <= agent_variables(made, None, "pb").items()
+    assert loopback_addresses(agent_variables(made, None, "pb")) == ["127.0.0.1"]
+    reached = agent_variables(made, "ci.example.org", "pb")
+    assert (reached["LATENT_BOTS_SERVER"], reached["LATENT_SERVER"]) == ("ci.example.org:9990", "ci.example.org:1")
+    other = Idle("w2")
+    other.enrolment = made.enrolment
+    assert "LATENT_BOT_TOKEN" not in agent_variables(other, None, "pb")
+    made.enrolment = Enrolment(Attempt("w1", 1), "c", "i", "t", {"peer": "h:1"})
+    with pytest.raises(LatentWorkerConfigurationError, match="no gateway listens for bots"):
+        made.bot_environment()
 
 
 def test_buildbot_environment() -> None:

@@ -20,9 +20,11 @@ FREED = 32
 
 @define(eq=False)
 class Held:
-    """A lease that the bot was given. ``cancelled``: it is to end, and stays so until the bot knows; ``told``: it was told so."""
+    """A lease that the bot was given. ``begins``: its latest call says first that it has taken it. ``cancelled``: it is
+    to end, and stays so until the bot knows; ``told``: it was told so."""
 
     lease: Lease
+    begins: bool = False
     cancelled: bool = False
     told: bool = False
     _metadata: dict[LeaseState, bytes] = field(factory=dict)
@@ -45,7 +47,8 @@ class Bot:
     """``name`` is the session's secret: whoever says it is the bot. ``id_hash``: of its bot_id, which may hold a token.
 
     ``leases``: by run; ``freed``: the last that were cancelled and are over. ``calls``: changes of the leases wait for one
-    another here. ``poll``: the call that waits for a lease. ``status``: as it said last, a number of BotStatus.
+    another here. ``turn``: how many calls it has made; ``poll``: the one that waits for a lease. ``status``: as it said last, a
+    number of BotStatus.
     """
 
     session: Session
@@ -55,6 +58,7 @@ class Bot:
     leases: dict[int, Held] = field(factory=dict)
     freed: deque[int] = field(factory=lambda: deque(maxlen=FREED))
     calls: DeferredLock = field(factory=DeferredLock)
+    turn: int = 0
     poll: Parked | None = None
     _bot_id: str | None = None
 

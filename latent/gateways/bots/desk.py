@@ -67,6 +67,7 @@ class Desk:
             return False
         for _, mine, what in judged:
             if what is Verdict.HEARTBEAT:
+                mine.begins = False
                 self.dispatcher.renew(bot.session, mine.lease.run_id)
         return True
 
@@ -120,8 +121,10 @@ class Desk:
         run_id, session = mine.lease.run_id, bot.session
         match what:
             case Verdict.ACKNOWLEDGED:
+                mine.begins = True
                 await self.dispatcher.activate(session, run_id, self.clock.seconds())
             case Verdict.HEARTBEAT:
+                mine.begins = False
                 self.dispatcher.renew(session, run_id)
             case Verdict.FINISHED:
                 assert message is not None
@@ -179,8 +182,8 @@ class Desk:
             bot.leases[lease.run_id] = Held(lease)
 
     def has_news(self, bot: Bot) -> bool:
-        """Whether the bot has to be told of a lease without delay."""
-        return any(self._ours(bot, mine) is not LeaseState.ACTIVE for mine in bot.leases.values())
+        """Whether the bot has to be told of a lease without delay. Stock bots work on one only once this call has ended, too."""
+        return any(mine.begins or self._ours(bot, mine) is not LeaseState.ACTIVE for mine in bot.leases.values())
 
     def when_cancelled(self, bot: Bot) -> list[Deferred[bool]]:
         """One for each lease that the bot works on; fires when it is to end, or is over."""

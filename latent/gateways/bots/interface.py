@@ -25,26 +25,15 @@ from latent.gateways.bots.errors import (
     LeaseLostError,
     RetriableError,
 )
+from latent.gateways.bots.patience import KEEP_ALIVE, SHORTEST_POLL, due_in, poll_seconds
 from latent.gateways.rpc.bridge import Parked, carried_out
+from latent.gateways.rpc.server import STOPPING
 from latent.model import JSON, LeaseState
 from latent.wire import bots_pb2 as pb
 
 log = Logger()
 
 Metadata = list[tuple[str, bytes]]
-
-KEEP_ALIVE = 600.0
-LONGEST_CALL = 300.0
-"""Seconds that a call without a deadline may take."""
-
-SHARE = 0.8
-"""How much of the time that a call has may be spent waiting for work."""
-
-SHORTEST_POLL = 3.0
-"""Seconds; one that would be shorter is not worth it."""
-
-BUSY_INTERVAL = 10.0
-"""Seconds between two calls of a bot that has a lease: so much later it hears of a cancellation."""
 
 BETWEEN_POLLS = 5.0
 """Seconds after a call for work in which the bot counts as one that still asks: it is about to call again."""
@@ -158,8 +147,9 @@ class BotsInterface:
         """
         self._check_running()
         bot = self._bot(bot_session)
+        bot.turn = turn = bot.turn + 1
         if bot.poll is not None:
-            bot.poll.release(DuplicateBotSessionError("the bot has made another call since"))
+            bot.poll.release(_superseded())
         bot.status = bot_session.status
         self._desk.sessions.touch(bot.session)
         try:
@@ -173,6 +163,9 @@ class BotsInterface:
         except BaseException:
             bot.session.asks_until = 0.0
             raise
+        if bot.turn != turn:
+            # What it said is done; only the newest call is for asking.
+            raise _superseded()
         if bot.status == pb.BOT_TERMINATING:
             await carried_out(self._terminate(bot))
         await self._assign(bot, deadline)
@@ -264,7 +257,7 @@ class BotsInterface:
         if bot.status != pb.OK or bot.free <= 0 or session.closed or session.leaving:
             session.asks_until = 0.0
             return
-        seconds = SHARE * min(LONGEST_CALL if deadline is None else deadline, self.keep_alive)
+        seconds = poll_seconds(deadline, self.keep_alive)
         session.asks_until = math.inf
         asked = self._desk.dispatcher.next_lease(session)
         # At once, not when its call is awake again: a client that hangs up in between is given it with its next call.
@@ -327,13 +320,16 @@ class BotsInterface:
         if len(leases) != len(reported) or any(lease.id not in reported or reported[lease.id] is not lease for lease in leases):
             del message.leases[:]
             message.leases.extend(leases)
-        # A bot that has something to do is expected sooner, and missed as soon as any other agent.
         busy = bool(message.leases)
-        due = min(self.keep_alive, BUSY_INTERVAL, desk.dispatcher.lease_seconds / 3) if busy else self.keep_alive
+        # With a lease it is missed as soon as any other agent.
         session.patience = None if busy else self.keep_alive
-        translate.stamp(message, desk.clock.seconds() + due)
+        translate.stamp(message, desk.clock.seconds() + due_in(self.keep_alive, desk.dispatcher.lease_seconds if busy else None))
         return message, metadata
 
 
+def _superseded() -> DuplicateBotSessionError:
+    return DuplicateBotSessionError("the bot has made another call since")
+
+
 def _stopping() -> RetriableError:
-    return RetriableError("the controller is stopping; try again")
+    return RetriableError(STOPPING)

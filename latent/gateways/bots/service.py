@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import grpc
-import grpc.aio
-from attrs import frozen
 from google.protobuf import empty_pb2
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
@@ -17,16 +14,14 @@ from latent.errors import EnrolmentRefused, LatentError, ProtocolError, StoreErr
 from latent.gateways.bots import calls, translate
 from latent.gateways.bots.errors import BotsError, BotSessionClosedError, InvalidArgumentError, RetriableError
 from latent.gateways.bots.interface import BotsInterface
+from latent.gateways.rpc.refusal import MESSAGE_LIMIT, Refusal
+from latent.gateways.rpc.server import Context
 from latent.wire import bots_pb2 as pb
 from latent.wire import execution_pb2 as execution
 
 log = Logger()
 
 Code = grpc.StatusCode
-Context = grpc.aio.ServicerContext[Any, Any]
-
-MESSAGE_LIMIT = 1000
-"""Characters; a status travels in a header, which has little room."""
 
 DIGEST_FUNCTIONS = (
     execution.DigestFunction.SHA256,
@@ -36,19 +31,6 @@ DIGEST_FUNCTIONS = (
     execution.DigestFunction.MD5,
 )
 """latent looks into no digest: bots may use whichever their payloads are made with."""
-
-
-class Unimplemented(Exception):
-    """A call that the API has and nobody uses."""
-
-
-@frozen
-class Refusal:
-    """How a call is answered that failed. ``details``: trailing metadata."""
-
-    code: grpc.StatusCode
-    message: str
-    details: tuple[tuple[str, bytes], ...] = ()
 
 
 class Service:
@@ -74,7 +56,7 @@ class Service:
         return answer
 
     async def post_event(self, request: pb.PostBotEventTempRequest, context: Context) -> empty_pb2.Empty:
-        raise Unimplemented("bots report no events here")
+        raise Refusal(Code.UNIMPLEMENTED, "bots report no events here")
 
     async def capabilities(self, request: execution.GetCapabilitiesRequest, context: Context) -> execution.ServerCapabilities:
         """Bots ask this before anything else. Payloads are handed on as they are, so there is nothing that can't be done."""
@@ -100,6 +82,8 @@ class Service:
         message = (str(error) or type(error).__name__)[:MESSAGE_LIMIT]
         code: grpc.StatusCode
         match error:
+            case Refusal():
+                return error
             case StoreError() | CancelledError():
                 return self.refusal(RetriableError(message), call)
             case RetriableError():
@@ -111,8 +95,6 @@ class Service:
                 return Refusal(Code.UNAUTHENTICATED, message)
             case ProtocolError():
                 return Refusal(Code.INVALID_ARGUMENT, message)
-            case Unimplemented():
-                return Refusal(Code.UNIMPLEMENTED, message)
             case LatentError():
                 code = Code.FAILED_PRECONDITION
             case _:

@@ -89,7 +89,9 @@ def outcome(message: pb.Lease) -> Outcome:
     code = message.status.code
     if code == 0:
         exit_code = _exit_code(answer)
-        return Outcome(result=Result.FAILURE if exit_code else Result.SUCCESS, exit_code=exit_code, answer=answer)
+        if exit_code:
+            return Outcome(result=Result.FAILURE, exit_code=exit_code, error=f"exit code {exit_code}", answer=answer)
+        return Outcome(result=Result.SUCCESS, exit_code=0, answer=answer)
     error = CODES.get(code, str(code)) + (f": {message.status.message}" if message.status.message else "")
     if code in RETRIED:
         return Outcome(result=Result.EXCEPTION, error=error, answer=answer)

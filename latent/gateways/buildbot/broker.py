@@ -109,11 +109,12 @@ class Broker(pb.Broker):
             super().callExpressionReceived(obj)
 
     def _sendMessage(self, *args: Any) -> Any:
+        before = self.currentRequestID
         try:
             return super()._sendMessage(*args)
         except Exception:
-            # What is too long to be sent gets no answer.
-            if self.waitingForAnswers:
+            # What is too long to be sent gets no answer. What failed before it had a number is no affair of the last with one.
+            if self.waitingForAnswers and self.currentRequestID != before:
                 self.waitingForAnswers.pop(self.currentRequestID, None)
             raise
 
@@ -129,9 +130,12 @@ class Broker(pb.Broker):
         # First of all: what fails because of this has to see why.
         self.why_lost = self.why_lost or reason.getErrorMessage() or "closed"
         self.buffer, self.listStack = b"", []
-        super().connectionLost(reason)
-        self.lost(self.why_lost)
-        self.factory.listener.went(self)
+        try:
+            super().connectionLost(reason)
+            self.lost(self.why_lost)
+        finally:
+            # Who stops the listener waits for this.
+            self.factory.listener.went(self)
 
 
 Login = Callable[[Broker, str, Callable[[str], bool], Any], Any]

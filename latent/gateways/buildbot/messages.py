@@ -131,7 +131,8 @@ class MsgpackLink:
 
     def _complete(self, message: Mapping[Any, Any]) -> None:
         error = message.get("args")
-        receiver = self._receivers.pop(str(message.get("command_id")), None)
+        # It stays: an exit code may still come, or the loss of the connection before that.
+        receiver = self._receivers.get(str(message.get("command_id")))
         if receiver is not None:
             receiver.completed("" if error is None else str(error))
 

@@ -96,9 +96,12 @@ class Connection(WebSocketServerProtocol):
         self.gone = True
         # First of all: what fails because of this has to see why.
         self.why_lost = self.why_lost or reason.getErrorMessage() or "closed"
-        super().connectionLost(reason)
-        self.link.lost(self.why_lost)
-        self.listener.went(self)
+        try:
+            super().connectionLost(reason)
+            self.link.lost(self.why_lost)
+        finally:
+            # Who stops the listener waits for this.
+            self.listener.went(self)
 
     def drop(self, reason: str) -> None:
         if not self.why_lost:

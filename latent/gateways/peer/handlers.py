@@ -18,10 +18,11 @@ from latent.errors import EnrolmentRefused, NotYourRun, ProtocolError
 from latent.gateways.peer import translate
 from latent.gateways.peer.memory import Memory, RunMemory
 from latent.gateways.peer.payload import workflow
-from latent.gateways.peer.refusal import Code, Refusal, stopping
+from latent.gateways.peer.refusal import Code, stopping
 from latent.gateways.peer.tokens import REFRESH_LEEWAY, Tokens
 from latent.gateways.ports import Dispatcher, Session, Sessions
 from latent.gateways.rpc.bridge import Parked, carried_out
+from latent.gateways.rpc.refusal import Refusal
 from latent.model import LogLine, Outcome, Result, StepStatus
 from latent.wire import calls
 from latent.wire import peer_pb2 as pb
@@ -110,7 +111,7 @@ class Handlers:
         told = caller.metadata.get(calls.VERSION_KEY, "")
         version = self._version
         if told:
-            if not (told.isascii() and told.isdigit()) or int(told) >= 1 << 31:
+            if not (told.isascii() and told.isdigit()) or len(told) > 10 or int(told) >= 1 << 31:
                 raise ProtocolError(f"{calls.VERSION_KEY} {told[:20]!r} is not a version number")
             version = int(told)
         return pb.VersionResponse(grpc_version=version, server_version=f"latent {__version__}")

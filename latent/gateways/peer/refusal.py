@@ -7,30 +7,16 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from latent.errors import EnrolmentRefused, LatentError, NotFound, NotYourRun, ProtocolError, RunNotFound, StoreError
+from latent.gateways.rpc.refusal import Refusal
+from latent.gateways.rpc.server import STOPPING
 
 log = Logger()
 
 Code = grpc.StatusCode
 
-MESSAGE_LIMIT = 1000
-"""Characters; a status travels in a header, which has little room."""
-
-
-class Refusal(Exception):
-    """A call is answered with this status."""
-
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        self.code = code
-        self.message = message
-        super().__init__(f"{code.name}: {message}")
-
 
 def stopping() -> Refusal:
-    return Refusal(Code.UNAVAILABLE, "the controller is stopping; try again")
-
-
-def starting() -> Refusal:
-    return Refusal(Code.UNAVAILABLE, "the controller is starting; try again")
+    return Refusal(Code.UNAVAILABLE, STOPPING)
 
 
 def refusal(error: BaseException, call: str) -> Refusal:
@@ -55,4 +41,4 @@ def refusal(error: BaseException, call: str) -> Refusal:
         case _:
             log.failure("{call} failed", call=call)
             return Refusal(Code.INTERNAL, f"{call} failed in the controller; its log says why")
-    return Refusal(code, (str(error) or type(error).__name__)[:MESSAGE_LIMIT])
+    return Refusal(code, str(error) or type(error).__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 
 import grpc
@@ -25,8 +26,18 @@ OPTIONS = (
 )
 
 
+GRPC_LOGGER = "grpc._cython.cygrpc"
+
+
+def worth_logging(record: logging.LogRecord) -> bool:
+    """False for what gRPC makes an error of, and is none: the client hung up in the moment in which it was answered."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
+
+
 def listen(server: grpc.aio.Server, protocol: str, bind: str, credentials: grpc.ServerCredentials | None = None) -> int:
     """Give ``server`` the address ``bind``; the port that it got. ``credentials`` None: no TLS. Raises ConfigError."""
+    logging.getLogger(GRPC_LOGGER).addFilter(worth_logging)
     try:
         return server.add_insecure_port(bind) if credentials is None else server.add_secure_port(bind, credentials)
     except RuntimeError as error:

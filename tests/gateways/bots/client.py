@@ -35,12 +35,18 @@ WIRE = {
     "ServerCapabilities": "2 execution Execution, 4 low SemVer, 5 high SemVer",
     "Digest": "1 hash s, 2 size_bytes l",
     "ExecuteOperationMetadata": "1 stage i, 2 action_digest Digest",
-    "ActionResult": "4 exit_code i",
+    "ActionResult": "4 exit_code i, 5 stdout_raw y",
 }
-"""Messages as "number name type": s string, i int32 or an enum, l int64, b bool, else a message; * is repeated."""
+"""Messages as "number name type": s string, y bytes, i int32 or an enum, l int64, b bool, else a message; * is repeated."""
 
 _TYPES = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {"s": _TYPES.TYPE_STRING, "i": _TYPES.TYPE_INT32, "l": _TYPES.TYPE_INT64, "b": _TYPES.TYPE_BOOL}
+_SCALARS = {
+    "s": _TYPES.TYPE_STRING,
+    "y": _TYPES.TYPE_BYTES,
+    "i": _TYPES.TYPE_INT32,
+    "l": _TYPES.TYPE_INT64,
+    "b": _TYPES.TYPE_BOOL,
+}
 
 
 def _messages():
@@ -71,12 +77,13 @@ M = _messages()
 
 
 class Wire:
-    """The calls, one by one. ``token``: sent as an access token where there is one."""
+    """The calls, one by one. ``place``: a port of this machine, or host:port. ``token``: sent as access token if there is one."""
 
-    def __init__(self, port, token=None, instance="", credentials=None):
+    def __init__(self, place, token=None, instance="", credentials=None):
         self.instance = instance
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        address, options = f"127.0.0.1:{port}", (("grpc.use_local_subchannel_pool", 1),)
+        address = f"127.0.0.1:{place}" if isinstance(place, int) else place
+        options = (("grpc.use_local_subchannel_pool", 1),)
         self.channel = (
             grpc.aio.insecure_channel(address, options=options)
             if credentials is None
@@ -142,11 +149,12 @@ class Bot:
     """A whole bot. ``work(lease)`` is awaited for each lease and answers its result: (type_url, value), or a status code.
 
     As stock bots do: it asks for capabilities, creates its session without saying how it is, acknowledges what it gets at once,
-    ends its own call in order to report what it has done, echoes what was cancelled, and leaves when it is told of a loss.
+    begins when that call has ended, ends its own call in order to report what it has done, echoes what was cancelled, and
+    leaves when it is told of a loss.
     """
 
-    def __init__(self, port, work, *, bot_id="bot", token=None, instance="", capacity=None, deadline=None, **properties):
-        self.wire = Wire(port, token, instance)
+    def __init__(self, place, work, *, bot_id="bot", token=None, instance="", capacity=None, deadline=None, **properties):
+        self.wire = Wire(place, token, instance)
         self.session = session_of(bot_id, UNSPECIFIED, capacity, **properties)
         self.work = work
         self.deadline = deadline
@@ -164,6 +172,10 @@ class Bot:
 
     async def __aexit__(self, *args):
         await self.die()
+
+    async def gone(self):
+        """Until it has left by itself: it was told that its session is lost, or it was refused (raises AioRpcError)."""
+        await asyncio.shield(self._life)
 
     async def die(self):
         """The bot is gone without a word."""
@@ -207,6 +219,7 @@ class Bot:
                 answered.cancel()
             if answer is not None:
                 self._take(answer)
+            self._begin()
 
     async def _answer(self, call):
         try:
@@ -231,10 +244,7 @@ class Bot:
         del self.session.leases[:]
         for lease in answer.leases:
             if lease.state == PENDING:
-                lease.state = ACTIVE
                 self.session.leases.add().CopyFrom(lease)
-                self._works[lease.id] = asyncio.ensure_future(self._carry_out(lease))
-                self._news.set()
             elif lease.state == CANCELLED:
                 if lease.id in self._works:
                     self._works.pop(lease.id).cancel()
@@ -250,6 +260,14 @@ class Bot:
         for lease in mine.values():
             if lease.state == COMPLETED and lease.id not in {one.id for one in answer.leases}:
                 self._works.pop(lease.id, None)
+
+    def _begin(self):
+        for lease in self.session.leases:
+            if lease.state == PENDING:
+                lease.state = ACTIVE
+                self._news.set()
+            elif lease.state == ACTIVE and lease.id not in self._works:
+                self._works[lease.id] = asyncio.ensure_future(self._carry_out(lease))
 
     async def _carry_out(self, lease):
         result = await self.work(lease)

@@ -5,8 +5,8 @@ import contextlib
 import grpc
 import pytest
 
-from latent.cli.assembly import Assembly
 from latent.model import BuildRequest, Payload, Requirements
+from tests.gateways import site
 from tests.gateways.bots.client import Wire, session_of
 from tests.gateways.peer_fakes import twisted
 
@@ -30,29 +30,11 @@ c["protocols"] = {"bots": {"instances": ["", "other"], "keep_alive": 20}}
 TYPE = "type.googleapis.com/some.Work"
 
 
-class Site:
-    """A controller that can be stopped and started again on the same state."""
+class Site(site.Site):
+    """A controller with plain and latent workers, and what tests ask of its builds."""
 
     def __init__(self, folder, master=MASTER):
-        self.master = folder / "master.cfg"
-        self.master.write_text(master)
-        self.state = folder / "state"
-        self.assembly = None
-
-    async def start(self):
-        from twisted.internet import reactor  # pytest-twisted has installed it by now
-
-        self.assembly = Assembly(self.master, self.state, reactor=reactor, ended=lambda: None)
-        await self.assembly.start()
-
-    async def stop(self):
-        assembly, self.assembly = self.assembly, None
-        if assembly is not None:
-            await assembly.stop(fast=True)
-
-    @property
-    def controller(self):
-        return self.assembly.controller
+        super().__init__(folder, master)
 
     @property
     def port(self):

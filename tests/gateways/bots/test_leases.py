@@ -234,6 +234,22 @@ async def test_a_session_that_closes_gives_its_lease_to_another(site):
 
 
 @on_loop
+async def test_a_build_that_outlives_five_sessions_is_aborted(site):
+    """Each session that is closed gives it back, with one try more."""
+    build = await site.submit()
+    async with Stepped(site) as bot:
+        for attempt in range(1, 6):
+            await bot.create(timeout=10)
+            await bot.say(ACTIVE).update()
+            assert (await site.build(build)).attempts == attempt
+        assert not (await bot.create()).leases
+    done = await site.finished(build)
+    assert (done.result, done.attempts) == (Result.EXCEPTION, 5)
+    assert done.reason.startswith("aborted: ")
+    assert done.reason.endswith("(tried 5 times)")
+
+
+@on_loop
 async def test_a_cancellation_is_told_and_freed(site):
     """The lease comes back as CANCELLED until the bot says so itself; then the slot is free."""
     build, following = await site.submit(), await site.submit()

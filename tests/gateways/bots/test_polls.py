@@ -5,6 +5,7 @@ import asyncio
 import grpc
 import pytest
 
+from latent.gateways.bots.errors import DuplicateBotSessionError
 from latent.model import BuildState
 from tests.gateways.bots.client import ACTIVE, CANCELLED, COMPLETED, PENDING, UNHEALTHY
 from tests.gateways.bots.kit import Stepped, refused
@@ -43,12 +44,15 @@ async def test_a_call_without_a_deadline_waits_too(site):
 
 @on_loop
 async def test_a_call_waits_for_less_than_it_has(site):
-    """It is answered in time without a lease, not cut off."""
+    """It is answered in time without a lease, not cut off; one that would have to wait for less than 3 s does not."""
     async with Stepped(site) as bot:
         await bot.create()
-        begun = asyncio.get_running_loop().time()
-        assert not (await bot.update(timeout=4)).leases
-        assert 3 <= asyncio.get_running_loop().time() - begun < 4
+        long = asyncio.ensure_future(bot.update(timeout=4))
+        await parked(site)
+        assert not (await long).leases
+        short = site.bots.update_bot_session(_copied(bot.session), None, 3.0)
+        site.bots.job_assignment_interval = 600.0
+        assert not (await short)[0].leases
 
 
 @on_loop
@@ -92,6 +96,24 @@ async def test_a_second_call_takes_the_place_of_the_first(site):
             await waiting
 
 
+@on_loop
+async def test_calls_that_overtake_one_another_leave_one(site):
+    """The newest, whichever of them is through with its leases first; what the others said is done."""
+    build = await site.submit()
+    async with Stepped(site, bot_id="wide:wide-password", capacity=3) as bot:
+        await bot.create()
+        bot.lease.state = ACTIVE
+        calls = [asyncio.ensure_future(site.bots.update_bot_session(_copied(bot.session), None, 100.0)) for _ in range(2)]
+        await parked(site, "wide")
+        with pytest.raises(DuplicateBotSessionError):
+            await calls[0]
+        (session,) = site.controller.sessions
+        assert len(session.parked) == 1
+        await site.submit(b"next")
+        assert len((await calls[1])[0].leases) == 2
+    assert (await site.build(build)).attempts == 1
+
+
 async def _answer(call):
     return await call
 
@@ -126,7 +148,8 @@ async def test_a_bot_that_waits_hears_of_a_cancellation(site):
     build = await site.submit()
     async with Stepped(site, bot_id="wide:wide-password", capacity=2) as bot:
         await bot.create()
-        waiting = asyncio.ensure_future(bot.say(ACTIVE).update(timeout=100))
+        await bot.say(ACTIVE).update()
+        waiting = asyncio.ensure_future(bot.update(timeout=100))
         await parked(site, "wide")
         await site.cancel(build)
         answer = await waiting
@@ -141,7 +164,8 @@ async def test_a_bot_that_waits_is_alive(site):
     await site.submit()
     async with Stepped(site, bot_id="wide:wide-password", capacity=2) as bot:
         await bot.create()
-        waiting = asyncio.ensure_future(bot.say(ACTIVE).update(timeout=100))
+        await bot.say(ACTIVE).update()
+        waiting = asyncio.ensure_future(bot.update(timeout=100))
         await parked(site, "wide")
         (session,) = site.controller.sessions
         (run,) = site.controller.dispatcher.live()
@@ -199,3 +223,18 @@ def _copied(session):
     from latent.wire import bots_pb2 as pb
 
     return pb.BotSession.FromString(session.SerializeToString())
+
+
+@on_loop
+async def test_a_bot_that_begins_is_not_kept_waiting_for_another(site):
+    """Stock bots begin when the call in which they say so has been answered."""
+    async with Stepped(site, bot_id="wide:wide-password", capacity=3) as bot:
+        await bot.create()
+        await site.submit()
+        await bot.update()
+        async with asyncio.timeout(12):  # one that waits for another is kept for 16
+            assert [lease.state for lease in (await bot.say(ACTIVE).update(timeout=200)).leases] == [ACTIVE]
+        waiting = asyncio.ensure_future(bot.update(timeout=200))
+        await parked(site, "wide")
+        await site.submit()
+        assert sorted(lease.state for lease in (await waiting).leases) == [PENDING, ACTIVE]

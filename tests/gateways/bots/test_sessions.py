@@ -1,5 +1,6 @@
 """Who a bot is, what its session is called, and whose update does nobody any harm."""
 
+import asyncio
 import time
 import uuid
 
@@ -8,7 +9,12 @@ import pytest
 
 from latent.errors import ConfigError
 from latent.gateways.bots import BotsInterface
-from latent.gateways.bots.errors import BotSessionClosedError, InvalidArgumentError, RetriableError
+from latent.gateways.bots.errors import (
+    BotSessionClosedError,
+    DuplicateBotSessionError,
+    InvalidArgumentError,
+    RetriableError,
+)
 from latent.wire import bots_pb2 as pb
 from tests.certificates import certificate
 from tests.gateways.bots.client import (
@@ -127,6 +133,19 @@ async def test_a_bot_that_comes_again_has_another_session(site):
         await bot.say(pb.COMPLETED).update()
         assert (await site.finished(build)).attempts == 2
     assert site.bots.count_bots() == 1
+
+
+@on_loop
+async def test_one_session_at_a_time_is_made_for_a_bot(site):
+    """A second call that comes while the first is being answered is a duplicate: ABORTED, and the first goes on."""
+    session = pb.BotSession(bot_id="plain:plain-password", status=pb.OK)
+    first = asyncio.ensure_future(site.bots.create_bot_session(session, None, 1.0))
+    with pytest.raises(DuplicateBotSessionError):
+        await asyncio.ensure_future(
+            site.bots.create_bot_session(pb.BotSession.FromString(session.SerializeToString()), None, 1.0)
+        )
+    name = (await first).name
+    assert [*site.bots._bots] == [name]
 
 
 @on_loop
@@ -340,6 +359,6 @@ async def test_bots_come_over_tls(tmp_path):
     try:
         credentials = grpc.ssl_channel_credentials(path.read_bytes())
         async with Wire(site.port, "plain-password", credentials=credentials) as wire:
-            assert (await wire.create(session_of("a-host"))).name
+            assert (await wire.create(session_of("a-host"), timeout=1)).name
     finally:
         await twisted(site.stop())

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from latent.model import BuildRequest, Requirements, Step
+from tests.gateways import site
 
 PB = "pb"
 MSGPACK = "msgpack_experimental_v7"
@@ -52,33 +53,15 @@ async def until(ready, what="what was waited for"):
     return answer
 
 
-class Site:
-    """A controller that can be stopped and started again on the same state."""
+class Site(site.Site):
+    """A controller that Buildbot's agents come to."""
 
     def __init__(self, folder, master=MASTER):
-        self.folder = folder
-        self.master = folder / "master.cfg"
-        self.master.write_text(master)
-        self.state = folder / "state"
-        self.assembly = None
+        super().__init__(folder, master)
 
     async def start(self):
-        from twisted.internet import reactor
-
-        from latent.cli.assembly import Assembly
-
-        self.assembly = Assembly(self.master, self.state, reactor=reactor, ended=lambda: None)
-        await self.assembly.start()
+        await super().start()
         await until(lambda: self.controller._recovered.called)
-
-    async def stop(self, fast=True):
-        assembly, self.assembly = self.assembly, None
-        if assembly is not None:
-            await assembly.stop(fast=fast)
-
-    @property
-    def controller(self):
-        return self.assembly.controller
 
     def port(self, protocol):
         return self.assembly.port(protocol)

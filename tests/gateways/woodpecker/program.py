@@ -2,15 +2,22 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
+import grpc
+
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from tests.gateways.woodpecker.wire import Wire
+
+EXTEND = 20
+"""Seconds between two signs that a workflow is still carried out."""
 
 
 class Agent:
@@ -20,6 +27,7 @@ class Agent:
         self.hostname = environ["WOODPECKER_HOSTNAME"]
         self.capacity = int(environ.get("WOODPECKER_MAX_WORKFLOWS", "1"))
         self.config = Path(environ["WOODPECKER_AGENT_CONFIG_FILE"])
+        self.health = float(environ.get("PROGRAM_HEALTH", "10"))
         self.metadata = [("hostname", self.hostname), ("proto-version", "16")]
 
     async def call(self, name, request=None):
@@ -40,7 +48,7 @@ class Agent:
     async def live(self):
         while True:
             await self.call("ReportHealth", {"status": "I am alive!"})
-            await asyncio.sleep(10)
+            await asyncio.sleep(self.health)
 
     async def work(self):
         labels = {"hostname": self.hostname, "platform": "linux/amd64", "backend": "local", "repo": "*"}
@@ -53,6 +61,20 @@ class Agent:
         waiting = asyncio.ensure_future(self.call("Wait", {"id": workflow.id}))
         began = int(time.time())
         await self.call("Init", {"id": workflow.id, "state": {"started": began}})
+        extending = asyncio.ensure_future(self.extend(workflow))
+        try:
+            state = await self.steps(workflow, waiting)
+        finally:
+            extending.cancel()
+        await self.call("Done", {"id": workflow.id, "state": {"started": began, "finished": int(time.time()), **state}})
+        await waiting
+
+    async def extend(self, workflow):
+        while True:
+            await asyncio.sleep(EXTEND)
+            await self.call("Extend", {"id": workflow.id})
+
+    async def steps(self, workflow, waiting):
         error, canceled = "", False
         for stage in json.loads(workflow.payload)["pipeline"]:
             (step,) = stage["steps"]
@@ -62,9 +84,7 @@ class Agent:
             code, canceled = await self.step(workflow, step, waiting)
             if code:
                 error = f"uuid={step['uuid']}: exit code {code}"
-        state = {"started": began, "finished": int(time.time()), "error": "" if canceled else error, "canceled": canceled}
-        await self.call("Done", {"id": workflow.id, "state": state})
-        await waiting
+        return {"error": "" if canceled else error, "canceled": canceled}
 
     async def step(self, workflow, step, waiting):
         began = int(time.time())
@@ -74,15 +94,18 @@ class Agent:
             "-e",
             "-c",
             "\n".join(step["commands"]),
-            env={**step["environment"], "PATH": os.environ["PATH"]},
+            env={**{name: os.environ[name] for name in ("PATH", "LATENT_INSTANCE") if name in os.environ}, **step["environment"]},
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
         )
         output = asyncio.ensure_future(program.stdout.read())
         await asyncio.wait((output, waiting), return_when=asyncio.FIRST_COMPLETED)
         canceled = not output.done()
         if canceled:
-            program.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
         lines = [base64.b64encode(line).decode() for line in (await output).splitlines(keepends=True)]
         entries = [{"step_uuid": step["uuid"], "line": number, "data": line} for number, line in enumerate(lines)]
         await self.call("Log", {"logEntries": entries})
@@ -97,7 +120,18 @@ class Agent:
 
 
 async def main():
-    return await Agent(os.environ).run()
+    """Exits with 0 when it was ended, and with 1 when a call was refused."""
+    agent = Agent(os.environ)
+    running = asyncio.ensure_future(agent.run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    try:
+        return await running
+    except asyncio.CancelledError:
+        await agent.call("UnregisterAgent")
+        return 0
+    except grpc.aio.AioRpcError as error:
+        print(f"refused: {error.details()}", file=sys.stderr, flush=True)
+        return 1
 
 
 if __name__ == "__main__":

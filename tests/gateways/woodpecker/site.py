@@ -2,7 +2,7 @@
 
 import json
 
-from latent.cli.assembly import Assembly
+from tests.gateways import site
 from tests.gateways.peer_fakes import twisted
 
 SHARED = "a-token-for-all-of-them"
@@ -15,11 +15,12 @@ c["protocols"] = {{"peer": {{"token": "{token}", "version": {version}}}}}
 """
 
 
-class Site:
-    def __init__(self, folder, master=MASTER):
-        self.folder = folder
-        self.master = master
-        self.assembly = None
+class Site(site.Site):
+    """``template``: its master.cfg, with places for the settings of `configure`."""
+
+    def __init__(self, folder, template=MASTER):
+        self.template = template
+        super().__init__(folder, "")
 
     async def play(self, player, path):
         """Start as the first line says, and play the rest."""
@@ -30,26 +31,11 @@ class Site:
         await player.play(path)
 
     def configure(self, **settings):
-        (self.folder / "master.cfg").write_text(self.master.format(**{"token": SHARED, "version": 16, **settings}))
-
-    async def start(self):
-        from twisted.internet import reactor  # pytest-twisted has installed it by now
-
-        self.assembly = Assembly(self.folder / "master.cfg", self.folder / "state", reactor=reactor, ended=lambda: None)
-        await self.assembly.start()
-
-    async def stop(self):
-        assembly, self.assembly = self.assembly, None
-        if assembly is not None:
-            await assembly.stop(fast=True)
+        self.master.write_text(self.template.format(**{"token": SHARED, "version": 16, **settings}))
 
     async def restart(self):
         await twisted(self.stop())
         await twisted(self.start())
-
-    @property
-    def controller(self):
-        return self.assembly.controller
 
     @property
     def port(self):
