@@ -24,6 +24,12 @@ The tree; what happens next depends on the type alone::
         StoreCorrupt                            what is on disk is not what was written
       NotFound                                a build, worker or log that nobody knows
       ControllerStopping                      the controller takes no builds just now, and will when it is back
+      WorkflowError                           a workflow can't be driven
+        EmptyWorkflowError                      there is nothing in it, or it is not there
+        NotResumable                            it runs, or is finished, or was never begun
+        NotYourWorkflow                         the run is over, or another driver has taken its place
+        DistributorNotAlive                     what carries out the builds is gone
+        ControllerAway                          no controller has answered for too long
 """
 
 from __future__ import annotations
@@ -110,3 +116,27 @@ class NotFound(LatentError):
 
 class ControllerStopping(LatentError):
     """The controller is being stopped and takes no builds any more: the next one does."""
+
+
+class WorkflowError(LatentError):
+    """A workflow can't be driven; the message says why and what to do."""
+
+
+class EmptyWorkflowError(WorkflowError):
+    """The workflow has no tasks, or there is no such workflow."""
+
+
+class NotResumable(WorkflowError):
+    """The workflow is driven by somebody, or finished, or its tasks are not all stored."""
+
+
+class NotYourWorkflow(WorkflowError):
+    """The workflow run is over, or another driver has taken its place."""
+
+
+class DistributorNotAlive(WorkflowError):
+    """What carries out the workflow's builds is gone."""
+
+
+class ControllerAway(WorkflowError):
+    """No controller has answered for longer than the driver has patience."""
