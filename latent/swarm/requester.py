@@ -14,7 +14,7 @@ from latent.swarm.values import (
     Linked,
     Resources,
     Resume,
-    RunInfo,
+    TaskChange,
     TaskDefinition,
     TaskRow,
     WorkflowInfo,
@@ -61,13 +61,13 @@ class Requester(Protocol):
         """Have the tasks carried out. An attempt that was asked for already is not made again."""
 
     async def settle(self, run_id: int, changes: Mapping[int, tuple[TaskStatus, Resources, int]]) -> None:
-        """What the driver has decided of tasks whose builds failed: G, A or F, the resources and the level of the next attempt."""
+        """What the driver has decided of tasks whose builds failed: G, A or F; the next attempt's resources and level."""
 
     async def sync(self, run_id: int, since: float | None) -> Delta:
         """What has changed since; None: every task that is not REGISTERING."""
 
     async def finish(self, run_id: int, status: RunStatus, reason: str) -> None:
-        """The driver ends, and the run with it. D, E, S or T. Builds of the run that are not over are ended unless it is D or T."""
+        """The driver ends, and the run with it: D, E, S or T. What is not over of its builds is ended for E and S."""
 
     async def detach(self, run_id: int) -> None:
         """The driver ends, and what runs goes on: the run is to be resumed."""

@@ -91,9 +91,9 @@ class Definition:
 
 @frozen(kw_only=True)
 class Bound:
-    """What the store made of a definition. The task at position n has the id ``first_task`` + n; ``tasks``: how many it has so far.
+    """What the store made of a definition. The task at position n has the id ``first_task`` + n.
 
-    ``arrays``: their ids, by position.
+    ``tasks``: how many it has so far. ``arrays``: their ids, by position.
     """
 
     workflow_id: int
@@ -143,7 +143,7 @@ class WorkflowInfo:
 
 @frozen
 class TaskRow:
-    """A task as it is stored. ``level``: 0, or which of the array's fallbacks it uses, from 1. ``resources``: what it is to have."""
+    """A task as it is stored. ``resources``: what it is to have. ``level``: which of the array's fallbacks it uses, from 1, or 0."""
 
     id: int
     array_id: int
@@ -175,7 +175,7 @@ class Batch:
 
 @frozen
 class TaskChange:
-    """What became of a task. ``build_id``: the build of its last attempt. ``trouble`` and ``reason``: why that did not succeed."""
+    """What became of a task. ``build_id``: its last attempt's build. ``trouble`` and ``reason``: why that did not succeed."""
 
     id: int
     status: TaskStatus
