@@ -143,7 +143,7 @@ class WorkflowInfo:
 
 @frozen
 class TaskRow:
-    """A task as it is stored. ``resources``: what it is to have. ``level``: which of the array's fallbacks it uses, from 1, or 0."""
+    """A task as it is stored. ``resources``: what it is to have. ``level``: which fallback of the array it uses, from 1, or 0."""
 
     id: int
     array_id: int
