@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from latent.swarm.statuses import RunStatus, TaskStatus
@@ -51,8 +51,10 @@ class Requester(Protocol):
     async def heartbeat(self, run_id: int, status: RunStatus, next_report_increment: float) -> RunStatus:
         """The driver lives, and will say so again within ``next_report_increment`` seconds. What it is to be from now on."""
 
-    async def tasks(self, workflow_id: int, after: int, limit: int) -> Sequence[TaskRow]:
-        """The tasks that are not DONE whose ids are greater than ``after``, in order of their ids."""
+    async def tasks(
+        self, workflow_id: int, after: int, limit: int, statuses: Collection[TaskStatus] | None = None
+    ) -> Sequence[TaskRow]:
+        """The tasks of these statuses (None: all but DONE) whose ids are greater than ``after``, in order of their ids."""
 
     async def downstream(self, workflow_id: int, ids: Sequence[int]) -> Mapping[int, Sequence[int]]:
         """The ids of the tasks that wait for each of these."""

@@ -130,6 +130,7 @@ class WorkflowInfo:
 
     id: int
     name: str
+    digest: str
     status: WorkflowStatus
     tasks: int
     first_task: int
@@ -143,7 +144,10 @@ class WorkflowInfo:
 
 @frozen
 class TaskRow:
-    """A task as it is stored. ``resources``: what it is to have. ``level``: which fallback of the array it uses, from 1, or 0."""
+    """A task as it is stored. ``resources``: what it is to have. ``level``: which fallback of the array it uses, from 1, or 0.
+
+    ``build_id``: its last attempt's build. ``reason``: why that did not succeed.
+    """
 
     id: int
     array_id: int
@@ -153,6 +157,8 @@ class TaskRow:
     max_attempts: int
     resources: Resources
     level: int
+    build_id: int | None = None
+    reason: str = ""
 
 
 @frozen(kw_only=True)
