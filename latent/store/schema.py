@@ -39,6 +39,10 @@ LIVE_ATTEMPT = "stopped_at IS NULL AND gone_at IS NULL"
 CONDEMNED_ATTEMPT = "condemned_at IS NOT NULL AND gone_at IS NULL"
 OPEN_SESSION = "closed_at IS NULL"
 UNFINISHED_BUILD = "state <> 'finished'"
+BUILDING_TASK = "status IN ('I', 'O', 'R')"
+CHANGED_TASK = "changed_at IS NOT NULL"
+OPEN_WORKFLOW_RUN = "ended_at IS NULL"
+LOST_WORKFLOW_RUN = "lost_at IS NOT NULL"
 
 
 def _where(condition: str) -> dict[str, Any]:
@@ -197,4 +201,89 @@ dispatches = Table(
     Column("machine", Text, primary_key=True),
     Column("test_dir_hash", Text, nullable=False),
     Column("build_id", Id, ForeignKey("builds.id"), nullable=False),
+)
+
+# Statuses are the letters of latent.swarm.statuses.
+workflows = Table(
+    "workflows",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    # How many there are to be, how many are stored, and the id of the first: the others follow it without a gap.
+    Column("tasks", Integer, nullable=False),
+    Column("bound", Integer, nullable=False, server_default="0"),
+    Column("first_task", Id, nullable=False),
+    Column("max_running", Integer, nullable=False),
+    Column("fail_fast", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("uq_workflows_digest", "digest", unique=True),
+    sqlite_autoincrement=True,
+)
+
+workflow_arrays = Table(
+    "workflow_arrays",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("workflow_id", Id, ForeignKey("workflows.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("definition", Text, nullable=False),
+    Index("uq_workflow_arrays_position", "workflow_id", "position", unique=True),
+    sqlite_autoincrement=True,
+)
+
+workflow_runs = Table(
+    "workflow_runs",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("workflow_id", Id, ForeignKey("workflows.id"), nullable=False),
+    Column("status", Text, nullable=False),
+    _text("driver"),
+    Column("created_at", Double, nullable=False),
+    Column("heartbeat_at", Double, nullable=False),
+    Column("report_by", Double, nullable=False),
+    Column("ended_at", Double),
+    # Its driver was given up, and nobody has done anything about it since.
+    Column("lost_at", Double),
+    _text("reason"),
+    Index("ix_workflow_runs_workflow", "workflow_id", "id"),
+    Index("uq_workflow_runs_open", "workflow_id", unique=True, **_where(OPEN_WORKFLOW_RUN)),
+    Index("ix_workflow_runs_lost", "id", **_where(LOST_WORKFLOW_RUN)),
+    sqlite_autoincrement=True,
+)
+
+workflow_tasks = Table(
+    "workflow_tasks",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("workflow_id", Id, ForeignKey("workflows.id"), nullable=False),
+    Column("array_id", Id, ForeignKey("workflow_arrays.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("max_attempts", Integer, nullable=False),
+    Column("level", Integer, nullable=False, server_default="0"),
+    Column("resources", Text, nullable=False),
+    # Properties and labels that only this task has; empty if there are none.
+    _text("own"),
+    Column("downstream", Text, nullable=False),
+    Column("build_id", Id, ForeignKey("builds.id")),
+    Column("trouble", Text),
+    _text("reason"),
+    # When its status last changed, for who follows it; NULL until it is first queued.
+    Column("changed_at", Double),
+    Index("ix_workflow_tasks_building", "workflow_id", "id", **_where(BUILDING_TASK)),
+    Index("ix_workflow_tasks_changed", "workflow_id", "changed_at", **_where(CHANGED_TASK)),
+)
+
+# Each build of a task: no attempt of a run has two.
+workflow_builds = Table(
+    "workflow_builds",
+    metadata,
+    Column("build_id", Id, ForeignKey("builds.id"), primary_key=True, autoincrement=False),
+    Column("task_id", Id, ForeignKey("workflow_tasks.id"), nullable=False),
+    Column("run_id", Id, ForeignKey("workflow_runs.id"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Index("uq_workflow_builds_attempt", "task_id", "run_id", "attempt", unique=True),
 )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -51,6 +52,16 @@ class Statement:
         sql, arrange = compiled
         driver: Any = conn.connection.driver_connection
         return driver.execute(sql, values if arrange is None else arrange(values))
+
+    def many(self, conn: Connection, rows: Iterable[Row]) -> None:
+        """Run it once for each of the rows, which are values in the order of `__call__`. Nothing is answered."""
+        compiled = self._compiled.get(conn.dialect.name) or self._compile(conn)
+        if not conn.in_transaction():
+            conn.begin()
+        sql, arrange = compiled
+        driver: Any = conn.connection.driver_connection
+        with closing(driver.cursor()) as cursor:
+            cursor.executemany(sql, rows if arrange is None else [arrange(row) for row in rows])
 
     def one(self, conn: Connection, *values: Any) -> Row | None:
         """The only row, or None. All is fetched, so that no statement is left open at the commit."""

@@ -10,7 +10,7 @@ from latent.errors import StoreError
 from latent.store.schema import metadata
 from latent.store.sql import Statement
 
-HEAD = "0002"
+HEAD = "0003"
 
 _VERSION = Statement("SELECT version_num FROM alembic_version")
 
