@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 MOST_CIRCLES = 20
 
+_SHOWN = 20
+
 
 def circles(downstream: Sequence[Iterable[int]]) -> list[list[int]]:
     """Circles that have no node in common, each in the order of its edges; none only if the graph has none.
@@ -57,3 +59,12 @@ def _entangled(downstream: Sequence[Iterable[int]]) -> dict[int, list[int]]:
             if not ahead[node]:
                 ends.append(node)
     return ahead
+
+
+def told(names: Sequence[str]) -> str:
+    """A circle in words: ``a after c after b after a``. ``names``: in the order of the edges, which is that of the work."""
+    start = names.index(min(names))
+    turned = [names[start - n] for n in range(len(names) + 1)]
+    if len(turned) > _SHOWN:
+        turned = [*turned[: _SHOWN // 2], f"({len(turned) - _SHOWN} more)", *turned[-_SHOWN // 2 :]]
+    return " after ".join(turned)

@@ -1,8 +1,8 @@
-"""What a driver tells whoever watches it, and how it is told to let go."""
+"""What a driver tells whoever watches it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
@@ -74,21 +74,3 @@ class Listener:
 
     def ending(self, why: str) -> None:
         """No more tasks are queued, and what runs comes to its end; why, in words."""
-
-
-class Control:
-    """A handle on a driver that runs: pass it to `latent.swarm.drive.drive`, and call `detach` from a signal handler, say."""
-
-    def __init__(self) -> None:
-        self.detaching = False
-        self._wake: Callable[[], None] | None = None
-
-    def detach(self) -> None:
-        """Let go of the workflow: what runs goes on, nothing new is queued, and the driver ends soon. It can be resumed hot."""
-        self.detaching = True
-        if self._wake is not None:
-            self._wake()
-
-    def wakes(self, wake: Callable[[], None] | None) -> None:
-        """What is to be called when the driver, which waits just now, is to look."""
-        self._wake = wake

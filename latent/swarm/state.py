@@ -6,9 +6,9 @@ There may be a million tasks, so a task is small, sets are kept up to date inste
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from latent.swarm.statuses import ACTIVE, RunStatus, TaskStatus
+from latent.swarm.statuses import ACTIVE, TaskStatus
 from latent.swarm.values import ArrayDefinition, Resources
 
 _NOBODY: tuple[SwarmTask, ...] = ()
@@ -90,19 +90,17 @@ class SwarmState:
     """The state of one workflow run.
 
     ``tasks``: by id, without those that were done before. ``task_status_map``: the same by status, with a set for every status.
-    ``status``: the run's. ``last_sync``: the controller's time up to which all changes are known. ``active``: how many tasks
-    count towards the limit.
+    ``last_sync``: the controller's time up to which all changes are known. ``active``: how many tasks count towards the limit.
     """
 
     def __init__(
-        self, workflow_id: int, name: str, arrays: Iterable[SwarmArray], *, max_running: int, fail_fast: bool, status: RunStatus
+        self, workflow_id: int, name: str, arrays: Iterable[SwarmArray], *, max_running: int, fail_fast: bool
     ) -> None:
         self.workflow_id = workflow_id
         self.name = name
         self.arrays: dict[int, SwarmArray] = {array.id: array for array in arrays}
         self.max_running = max_running
         self.fail_fast = fail_fast
-        self.status = status
         self.last_sync: float | None = None
         self.tasks: dict[int, SwarmTask] = {}
         self.task_status_map: dict[TaskStatus, set[SwarmTask]] = {letter: set() for letter in TaskStatus}
@@ -190,12 +188,3 @@ class SwarmState:
                 found.add(task)
                 ahead += task.downstream
         return found
-
-    def by_status(self, statuses: Iterable[TaskStatus]) -> Iterator[SwarmTask]:
-        for status in statuses:
-            yield from self.task_status_map[status]
-
-
-def status_counts(counts: Mapping[TaskStatus, int]) -> str:
-    """Counts in words, without what there is none of: ``3 D, 1 F``."""
-    return ", ".join(f"{count} {status.value}" for status, count in counts.items() if count)

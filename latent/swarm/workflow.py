@@ -24,7 +24,7 @@ from latent.config import values
 from latent.config.builder import PRIORITIES
 from latent.errors import ConfigError
 from latent.model import JSON, Labels
-from latent.swarm.circles import circles
+from latent.swarm.circles import circles, told
 from latent.swarm.values import ArrayDefinition, Bound, Definition, Resources, TaskDefinition
 from latent.worker.values import number
 from latent.worker.words import did_you_mean, kind, shown
@@ -33,8 +33,6 @@ MOST_MISTAKES = 100
 """How many are told; the rest is counted."""
 
 MOST_ATTEMPTS = 1000
-
-_SHOWN_OF_A_CIRCLE = 20
 
 _encode = JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
@@ -147,7 +145,7 @@ class Workflow:
 
     def _circles(self) -> list[str]:
         return [
-            f"tasks that wait for one another: {_in_order([self.tasks[position] for position in circle])}; "
+            f"tasks that wait for one another: {told([self.tasks[position].label for position in circle])}; "
             "one of these has to start without the next"
             for circle in circles([task.downstream or () for task in self.tasks])
         ]
@@ -308,17 +306,6 @@ def _line() -> str:
     while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def _in_order(circle: Sequence[Task]) -> str:
-    """``circle`` is in the order in which the work would flow; it is told in the order of the waiting."""
-    names = [task.label for task in reversed(circle)]
-    start = names.index(min(names))
-    names = [*names[start:], *names[: start + 1]]
-    if len(names) > _SHOWN_OF_A_CIRCLE:
-        left_out = f"({len(names) - _SHOWN_OF_A_CIRCLE} more)"
-        names = [*names[: _SHOWN_OF_A_CIRCLE // 2], left_out, *names[-_SHOWN_OF_A_CIRCLE // 2 :]]
-    return " after ".join(names)
 
 
 def _check_both(workflow: Workflow, place: str, properties: Mapping[str, JSON], resources: Resources) -> None:
