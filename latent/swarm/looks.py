@@ -16,7 +16,7 @@ class Look(Enum):
     RUNNING = "running"
     STARTING = "starting"
     QUEUED = "queued"
-    RETRYING = "to be retried"
+    RETRYING = "retrying"
     WAITING = "waiting"
 
     @property
