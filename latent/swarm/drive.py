@@ -7,10 +7,11 @@ import socket
 from contextlib import suppress
 
 from latent.controller.clock import Clock
-from latent.errors import ControllerAway, NotYourWorkflow
+from latent.errors import NotYourWorkflow
 from latent.swarm.binding import bind
 from latent.swarm.builder import SwarmBuilder
 from latent.swarm.control import Control, LetGo
+from latent.swarm.heart import AWAY
 from latent.swarm.listener import Listener, Summary
 from latent.swarm.orchestrator import Alive, Orchestrator, Pace
 from latent.swarm.requester import Requester
@@ -64,7 +65,7 @@ async def drive(
             try:
                 state = await control.hold(_built(builder, workflow if resume is None else workflow_id, workflow_id))
                 break
-            except ControllerAway as error:
+            except AWAY as error:
                 listener.away(str(error))
                 await control.nap(clock, pace.away)
     except LetGo:
@@ -106,7 +107,7 @@ async def _built(builder: SwarmBuilder, workflow: Workflow | int, workflow_id: i
 async def _left(requester: Requester, workflow_id: int, run: RunInfo | None) -> Summary:
     """Let go before the first task was queued."""
     if run is not None:
-        with suppress(ControllerAway, NotYourWorkflow):
+        with suppress(*AWAY, NotYourWorkflow):
             await requester.detach(run.id)
     return Summary(
         workflow_id=workflow_id,

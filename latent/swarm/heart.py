@@ -6,9 +6,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from latent.controller.clock import Clock, Wait
-from latent.errors import ControllerAway
+from latent.errors import ControllerAway, ControllerStopping
 from latent.swarm.requester import Requester
 from latent.swarm.statuses import RunStatus
+
+AWAY = (ControllerAway, ControllerStopping)
+"""There is no controller just now; there will be."""
 
 AGAIN = 5.0
 """Seconds until the next try, at most, after a heartbeat that no controller has answered."""
@@ -17,7 +20,8 @@ AGAIN = 5.0
 class Heart:
     """Beats every ``interval`` seconds, and promises each time to beat again within ``interval`` x ``buffer`` seconds.
 
-    ``status``: the run's, as it is told with the next heartbeat; the controller's answer takes its place.
+    ``status``: the run's, as it is told with the next heartbeat; the controller's answer takes its place. An ended run has
+    no heartbeats, and one that is to end because somebody resumes the workflow says that it is RUNNING.
 
     A timer beats while the driver waits for something else. It can't where the driver computes, so whoever does that for long
     calls `beat_if_due` every so often.
@@ -49,11 +53,14 @@ class Heart:
 
     async def beat(self) -> None:
         """Once, now. Raises what the requester raises."""
+        if self.status.is_terminal:
+            return
+        status = RunStatus.RUNNING if self.status.resumes else self.status
         begun = self._clock.seconds()
         self._due = begun + self.interval
         try:
-            answer = await self.requester.heartbeat(self.run_id, self.status, self.interval * self.buffer)
-        except ControllerAway:
+            answer = await self.requester.heartbeat(self.run_id, status, self.interval * self.buffer)
+        except AWAY:
             self._due = self._clock.seconds() + min(AGAIN, self.interval)
             raise
         except CancelledError:
@@ -102,6 +109,6 @@ class Heart:
 
     def _beaten(self, result: Failure | None) -> None:
         self._beating = None
-        if result is not None and not result.check(ControllerAway, CancelledError):
+        if result is not None and not result.check(*AWAY, CancelledError):
             self._error = result.value
         self._arm()

@@ -13,10 +13,10 @@ from contextlib import suppress
 from attrs import frozen
 
 from latent.controller.clock import Clock
-from latent.errors import ControllerAway, DistributorNotAlive, LatentError, NotYourWorkflow
+from latent.errors import DistributorNotAlive, LatentError, NotYourWorkflow
 from latent.swarm.control import Control, LetGo
 from latent.swarm.endings import why_failed, why_stuck
-from latent.swarm.heart import Heart
+from latent.swarm.heart import AWAY, Heart
 from latent.swarm.listener import Failed, Listener, Summary
 from latent.swarm.retries import judge
 from latent.swarm.schedule import MOST_OF_A_BATCH, take
@@ -118,7 +118,7 @@ class Orchestrator:
                 raise DistributorNotAlive(f"{reason}: start it again, and resume workflow {self.state.workflow_id}")
         try:
             end = await self._round()
-        except ControllerAway as error:
+        except AWAY as error:
             self._miss(error)
             return None
         except NotYourWorkflow as error:
@@ -137,7 +137,7 @@ class Orchestrator:
         self._rest = self._pace.shortest if changes else min(self._rest * 1.5, self._pace.longest)
         return end
 
-    def _miss(self, error: ControllerAway) -> None:
+    def _miss(self, error: Exception) -> None:
         self._away = True
         self._listener.away(str(error))
 
@@ -255,7 +255,7 @@ class Orchestrator:
             return True
         try:
             await self._requester.finish(self._run_id, end.status, end.reason)
-        except ControllerAway as error:
+        except AWAY as error:
             self._miss(error)
             return False
         except NotYourWorkflow:
@@ -268,7 +268,7 @@ class Orchestrator:
         reason = f"the driver let go; builds that go on: {running}"
         try:
             await self._requester.detach(self._run_id)
-        except ControllerAway as error:
+        except AWAY as error:
             reason += f"; the controller does not know it yet ({error})"
         except NotYourWorkflow as error:
             return await self._lost(error)

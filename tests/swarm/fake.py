@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from attrs import define, evolve, field
@@ -207,6 +208,7 @@ class Controller:
 
     async def heartbeat(self, run_id: int, status: RunStatus, next_report_increment: float) -> RunStatus:
         self._called("heartbeat")
+        assert status in tuple("BIOR"), status
         now = self.clock.seconds()
         stored = self._of_run(run_id)
         run = next(run for run in stored.runs if run.id == run_id)
@@ -216,9 +218,14 @@ class Controller:
             run = self._evolve(stored, status=kept, heartbeat_at=now, report_by=now + next_report_increment)
         return self._answer("heartbeat", run.status)
 
-    async def tasks(self, workflow_id: int, after: int, limit: int) -> Sequence[TaskRow]:
+    async def tasks(
+        self, workflow_id: int, after: int, limit: int, statuses: Collection[TaskStatus] | None = None
+    ) -> Sequence[TaskRow]:
         self._called("tasks")
-        rows = [task for task in self._workflow(workflow_id).tasks if task.id > after and task.status is not D][:limit]
+        stored = self._workflow(workflow_id)
+        wanted = set(TaskStatus) - {D} if statuses is None else statuses
+        first = max(0, after + 1 - stored.first_task)
+        rows = list(islice((task for task in stored.tasks[first:] if task.status in wanted), limit))
         return [
             TaskRow(
                 *(task.id, task.array, task.definition.name, task.status, task.attempts),
