@@ -7,7 +7,7 @@ import math
 from attrs import frozen
 
 from latent.swarm.statuses import TaskStatus
-from latent.swarm.values import ArrayDefinition, Resources, Trouble
+from latent.swarm.values import MOST_AMOUNT, ArrayDefinition, Resources, Trouble
 
 _DIGITS = 6
 """Of an amount, after the point: 10 x (1 + 0.1) is 11 and not a bit more, which rounded up would be 12."""
@@ -47,7 +47,7 @@ def grown(resources: Resources, array: ArrayDefinition) -> Resources:
 def _grown(amount: float, scale: float, most: float | None) -> float:
     if not scale:
         return amount
-    more = round(amount * (1 + scale), _DIGITS)
+    more = amount * (1 + scale)
     if isinstance(amount, int):
-        more = math.ceil(more)
-    return more if most is None else max(amount, min(more, most))
+        more = math.ceil(round(more, _DIGITS))
+    return max(amount, min(more, MOST_AMOUNT if most is None else most))

@@ -13,6 +13,9 @@ from latent.swarm.statuses import RunStatus, TaskStatus, WorkflowStatus
 Resources = Mapping[str, float]
 """Amounts by name. ``timeout`` is the build's, in seconds; every other is a property of the build: ``memory``, ``cpus``..."""
 
+MOST_AMOUNT = 10**15
+"""Of a resource. Up to here a float holds whole numbers as they are."""
+
 
 class Resume(Enum):
     """What becomes of the builds that run when a workflow is taken over: COLD ends them, HOT keeps them."""

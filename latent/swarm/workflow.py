@@ -11,7 +11,6 @@ No controller is asked anything here. Mistakes are kept, with the line that made
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -25,7 +24,7 @@ from latent.config.builder import PRIORITIES
 from latent.errors import ConfigError
 from latent.model import JSON, Labels
 from latent.swarm.circles import circles, told
-from latent.swarm.values import ArrayDefinition, Bound, Definition, Resources, TaskDefinition
+from latent.swarm.values import MOST_AMOUNT, ArrayDefinition, Bound, Definition, Resources, TaskDefinition
 from latent.worker.values import number
 from latent.worker.words import did_you_mean, kind, shown
 
@@ -320,9 +319,9 @@ def _amounts(subject: str, value: Any) -> Mapping[str, float]:
         return {}
     checked = values.mapping(subject, value, remedy="write {'memory': 2048}")
     wrong = [
-        f"{subject}: {name!r} is {shown(amount)}; write a number, 0 or more"
+        f"{subject}: {name!r} is {shown(amount)}; write a number from 0 to {MOST_AMOUNT:.0e}"
         for name, amount in checked.items()
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or not math.isfinite(amount) or amount < 0
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount <= MOST_AMOUNT
     ]
     if subject != "scale" and checked.get("timeout") == 0:
         wrong.append(f"{subject}: 'timeout' is 0; write a number of seconds above 0, or leave it out for the builder's")
