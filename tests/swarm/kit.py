@@ -1,149 +1,96 @@
-"""A controller on a clock, with workflows, and agents that do as a test says."""
+"""A driver on a clock that tests move, against the controller in memory."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
-from attrs import asdict
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
-from latent.config.builder import Builder
-from latent.model import Result
-from latent.swarm.service import Workflows
-from latent.swarm.statuses import RunStatus, TaskStatus
-from latent.swarm.values import (
-    ArrayDefinition,
-    Batch,
-    Bound,
-    Definition,
-    Linked,
-    Resources,
-    Resume,
-    RunInfo,
-    TaskChange,
-    TaskDefinition,
-    WorkflowInfo,
-)
-from latent.testing.harness import ControllerHarness, SteppedAgent
-from latent.worker.base import Worker
-from latent.worker.properties import Interpolate
+from latent.swarm import Workflow
+from latent.swarm.control import Control
+from latent.swarm.drive import drive
+from latent.swarm.listener import Listener, Summary
+from latent.swarm.state import SwarmState, SwarmTask
+from latent.swarm.values import TaskChange
+from tests.swarm.fake import Controller
 
-PASSWORD = "a password"
-BUILDERS = (Builder("work", ["true"]), Builder("named", [Interpolate("do %(prop:what)s")], timeout=600))
-ARRAY = ArrayDefinition(name="a", template="work")
+T = TypeVar("T")
+
+STEP = 0.5
+"""Seconds by which the clock is moved at a time."""
 
 
-def definition(tasks: int, *arrays: ArrayDefinition, name: str = "w", max_running: int = 100, **more: Any) -> Definition:
-    """``digest`` is made of all the rest."""
-    found = arrays or (ARRAY,)
-    text = json.dumps([name, tasks, [asdict(array) for array in found], max_running, sorted(more.items())])
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return Definition(name=name, digest=digest, tasks=tasks, arrays=found, max_running=max_running, **more)
+def answer(coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
+    """What a coroutine answers that has nothing to wait for. Raises what it raises."""
+    results: list[T | Failure] = []
+    Deferred.fromCoroutine(coroutine).addBoth(results.append)
+    assert results, "it still waits"
+    if isinstance(results[0], Failure):
+        results[0].raiseException()
+    return results[0]  # type: ignore[return-value]  # the failure has raised
 
 
-def chain(length: int) -> list[TaskDefinition]:
-    """Each waits for the one before it."""
-    return [TaskDefinition(0, f"t{n}", (n + 1,) if n + 1 < length else ()) for n in range(length)]
+class Heard(Listener):
+    """Writes down what a driver tells."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.failures: list[tuple[str, str, str]] = []
+        self.state: SwarmState | None = None
+
+    def waits(self, what: str) -> None:
+        self.told.append(f"waits for {what}")
+
+    def built(self, state: SwarmState) -> None:
+        self.state = state
+
+    def changed(self, state: SwarmState, changes: Sequence[tuple[SwarmTask, TaskChange]]) -> None:
+        self.failures += [(task.label, task.status.value, change.reason) for task, change in changes if change.reason]
+
+    def away(self, why: str) -> None:
+        self.told.append(f"away: {why}")
+
+    def back(self) -> None:
+        self.told.append("back")
+
+    def ending(self, why: str) -> None:
+        self.told.append(f"ending: {why}")
 
 
-def apart(number: int, **more: Any) -> list[TaskDefinition]:
-    """Tasks that wait for nothing."""
-    return [TaskDefinition(0, f"t{n}", **more) for n in range(number)]
+class Driver:
+    """One that drives from now on. All keywords but ``clock`` go to `drive`."""
+
+    def __init__(self, controller: Controller, workflow: Workflow | int, **keywords: Any) -> None:
+        self.clock = controller.clock
+        self.control = Control()
+        self.heard = Heard()
+        self._ended: list[Summary | Failure] = []
+        keywords = {"listener": self.heard, "control": self.control, **keywords}
+        self.driving = Deferred.fromCoroutine(drive(controller, workflow, clock=self.clock, **keywords))
+        self.driving.addBoth(self._ended.append)
+
+    def wait(self, seconds: float = 3.0) -> None:
+        advance(self.clock, seconds)
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self._ended)
+
+    @property
+    def summary(self) -> Summary:
+        assert self._ended, "it drives still"
+        if isinstance(self._ended[0], Failure):
+            self._ended[0].raiseException()
+        return self._ended[0]  # type: ignore[return-value]  # the failure has raised
+
+    def die(self) -> None:
+        """As if killed: it says nothing to anybody any more."""
+        self.driving.cancel()
 
 
-class Site:
-    """A controller with one plain worker for several builds at a time. Awaitable answers come at once."""
-
-    def __init__(self, path: Path, *, builders: Iterable[Builder] = BUILDERS, max_builds: int = 100, **settings: Any) -> None:
-        self.max_builds = max_builds
-        self.harness = ControllerHarness(path, [Worker("w", PASSWORD, max_builds=max_builds)], builders=builders, **settings)
-        self.workflows: Workflows
-
-    def __enter__(self) -> Site:
-        self.harness.start()
-        self._open()
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self.harness._running:
-            self.workflows.stop()
-        self.harness.__exit__(kind, error, trace)
-
-    def _open(self) -> None:
-        self.workflows = Workflows(self.harness.controller, self.harness.store, self.harness.clock)  # type: ignore[arg-type]
-        self.workflows.start()
-        self.advance(0)
-
-    def crash(self) -> None:
-        self.harness.crash()
-
-    def restart(self) -> None:
-        """The controller dies, and another takes its place."""
-        self.harness.restart()
-        self._open()
-
-    def advance(self, seconds: float = 0.0) -> None:
-        self.harness.advance(seconds)
-
-    def agent(self) -> SteppedAgent:
-        return self.harness.plain_agent(PASSWORD).attach(capacity=self.max_builds)
-
-    def work(self, agent: SteppedAgent, *results: Result, **how: Any) -> None:
-        """The agent carries out as many builds as there are results."""
-        for result in results:
-            agent.take()
-            agent.begin()
-            agent.finish(result, **how)
-
-    # --- the requester, answered ----------------------------------------------------------------------------------------------
-
-    def bound(self, tasks: Sequence[TaskDefinition], *arrays: ArrayDefinition, **more: Any) -> Bound:
-        """A workflow with all of its tasks."""
-        bound = self.ask(self.workflows.bind(definition(len(tasks), *arrays, **more)))
-        done: Bound = self.ask(self.workflows.add_tasks(bound.workflow_id, 0, tasks))
-        return done
-
-    def link(self, workflow_id: int, driver: str = "somebody", resume: Resume | None = None) -> Linked:
-        answer: Linked = self.ask(self.workflows.link(workflow_id, driver, resume))
-        return answer
-
-    def driven(self, workflow_id: int, driver: str = "somebody", resume: Resume | None = None) -> RunInfo:
-        """A run, running."""
-        run = self.link(workflow_id, driver, resume).run
-        assert run is not None
-        self.beat(run, RunStatus.RUNNING)
-        return run
-
-    def beat(self, run: RunInfo, status: RunStatus = RunStatus.RUNNING, seconds: float = 45.0) -> RunStatus:
-        answer: RunStatus = self.ask(self.workflows.heartbeat(run.id, status, seconds))
-        return answer
-
-    def queue(
-        self, run: RunInfo, bound: Bound, *tasks: int, attempt: int = 1, resources: Resources | None = None, level: int = 0
-    ) -> list[TaskChange]:
-        """Tasks of the first array, by position."""
-        batch = Batch(
-            array_id=bound.arrays[0],
-            tasks=[(bound.first_task + n, attempt) for n in tasks],
-            resources=resources or {},
-            level=level,
-        )
-        changes: list[TaskChange] = self.ask(self.workflows.queue(run.id, batch))
-        self.advance(0)
-        return changes
-
-    def statuses(self, run: RunInfo, since: float | None = None) -> dict[int, str]:
-        """What `sync` says."""
-        return {change.id: change.status.value for change in self.ask(self.workflows.sync(run.id, since)).changes}
-
-    def counts(self, workflow_id: int) -> dict[str, int]:
-        """Of the first array."""
-        info: WorkflowInfo = self.ask(self.workflows.workflow(workflow_id))
-        counts: Mapping[TaskStatus, int] = info.arrays[0].counts
-        return {status.value: number for status, number in counts.items()}
-
-    def ask(self, awaitable: Any) -> Any:
-        return self.harness.answer(awaitable)
+def advance(clock: Clock, seconds: float) -> None:
+    for _ in range(int(seconds / STEP)):
+        clock.advance(STEP)
