@@ -40,7 +40,8 @@ class Heart:
         self.interval = interval
         self.buffer = buffer
         self._clock = clock
-        self._due = clock.seconds()
+        self._due = self._looked = clock.seconds()
+        self._promised = float("inf")
         self._timer: Wait | None = None
         self._beats = False
         self._beating: Deferred[None] | None = None
@@ -66,13 +67,20 @@ class Heart:
         except CancelledError:
             self._due = begun
             raise
+        self._promised = begun + self.interval * self.buffer
         self.hear(answer)
 
     async def beat_if_due(self) -> None:
-        """Once, if it is time. Raises also what a heartbeat that it made by itself has met, but for a controller that is away."""
+        """Once, if it is time, or if it would be too late when as long passes again as since the last look.
+
+        Raises also what a heartbeat that it made by itself has met, but for a controller that is away.
+        """
         if self._error is not None:
             raise self._error
-        if self._clock.seconds() >= self._due and self._beating is None:
+        now = self._clock.seconds()
+        ahead = now - self._looked
+        self._looked = now
+        if (now >= self._due or now + ahead > self._promised) and self._beating is None:
             await self.beat()
 
     def hear(self, status: RunStatus) -> None:

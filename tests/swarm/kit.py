@@ -30,7 +30,7 @@ def answer(coroutine: Coroutine[Deferred[Any], Any, T]) -> T:
     assert results, "it still waits"
     if isinstance(results[0], Failure):
         results[0].raiseException()
-    return results[0]  # type: ignore[return-value]  # the failure has raised
+    return results[0]
 
 
 class Heard(Listener):
@@ -84,7 +84,7 @@ class Driver:
         assert self._ended, "it drives still"
         if isinstance(self._ended[0], Failure):
             self._ended[0].raiseException()
-        return self._ended[0]  # type: ignore[return-value]  # the failure has raised
+        return self._ended[0]
 
     def die(self) -> None:
         """As if killed: it says nothing to anybody any more."""

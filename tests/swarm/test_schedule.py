@@ -158,7 +158,7 @@ def swarms(draw: st.DrawFn) -> SwarmState:
 
 @given(swarms(), st.data())
 def test_any_course_of_events_keeps_the_limits_and_ends(state: SwarmState, data: st.DataObject) -> None:
-    """Tasks start, are done, fail, are tried again in any order: none is queued before its time or beyond a limit, and none twice.
+    """Tasks start, are done, fail, are tried again: none is queued before its time or beyond a limit, and none twice.
 
     All sets and counts agree with the tasks, and in the end all is done.
     """
