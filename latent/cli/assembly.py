@@ -23,6 +23,7 @@ from latent.gateways.buildbot.gateway import BuildbotGateway
 from latent.gateways.buildbot.workers import RosterWorkers
 from latent.gateways.peer.gateway import PeerGateway
 from latent.store.database import Store
+from latent.swarm.service import Workflows, attach
 from latent.web.address import load_token, replace_file
 from latent.web.service import ApiService
 
@@ -57,6 +58,7 @@ class Assembly:
         self._store: Store | None = None
         self._gateways: dict[str, Gateway] = {}
         self._api: ApiService | None = None
+        self._workflows: Workflows | None = None
         self._stopping = False
         self._hurried = False
 
@@ -95,6 +97,7 @@ class Assembly:
             jitter=lambda: random.uniform(-1, 1),  # noqa: S311 -- spreads retries, keeps no secret
         )
         await self._listen_all(config, controller, clock)
+        workflows = self._workflows = attach(controller, store, clock)
         api = self._api = ApiService(
             controller,
             socket_path=self.state_dir / "api.sock",
@@ -103,10 +106,12 @@ class Assembly:
             reactor=self._reactor,
             reconfigure=self.reconfigure,
             stop=self.stop_soon,
+            workflows=workflows,
         )
         # Whatever may fail for want of a port has failed by now: nothing is started that would have to be stopped again.
         await api.start(held=True)
         await controller.start()
+        workflows.start()
         for gateway in self._gateways.values():
             gateway.open()
         api.open()
@@ -226,6 +231,8 @@ class Assembly:
         self._ended()
 
     async def _close(self) -> None:
+        if self._workflows is not None:
+            self._workflows.stop()
         for gateway in self._gateways.values():
             await gateway.stop()
         if self._api is not None:

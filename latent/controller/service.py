@@ -92,6 +92,7 @@ class Controller:
         self.problems: list[str] = []
         self.gauges = Gauges()
         add_gauges(self.gauges, self.leaks, self.reaper)
+        self.more_health: list[Callable[[], Sequence[HealthItem]]] = [lambda: machine_items(self.machines, clock.seconds())]
         self.started = False
         self._recovered: Deferred[None] | None = None
         self._reactor = reactor
@@ -472,7 +473,7 @@ class Controller:
             problems=self.problems,
             trouble=self.scheduler.compatibility.trouble,
             now=self._clock.seconds(),
-        ) + machine_items(self.machines, self._clock.seconds())
+        ) + [item for more in self.more_health for item in more()]
 
     async def history(self, worker: str, limit: int = 100) -> Sequence[journal.JournalEntry]:
         """The worker's, or latent machine's, journal, oldest first, the last ``limit`` entries. Raises NotFound."""

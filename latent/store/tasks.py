@@ -175,7 +175,7 @@ def add(conn: Connection, workflow: WorkflowRow, position: int, tasks: Iterable[
                 task.max_attempts,
                 resources(task),
                 "" if task.own is None else dumps(task.own),
-                dumps(task.downstream),
+                f"[{','.join(map(str, task.downstream))}]",
             )
             for number, task in enumerate(tasks, first)
         ],

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from attrs import evolve
 from sqlalchemy import Connection
 
 from latent.controller.clock import Clock
 from latent.controller.health import HealthItem
+from latent.controller.service import Controller
 from latent.errors import ConfigError, LatentError, NotFound
 from latent.model import JSON, Build, BuildRequest
 from latent.store import tasks
@@ -43,6 +45,9 @@ from latent.swarm.values import (
 
 PAGE = 20_000
 """Tasks that are read at a time where all are wanted."""
+
+NEVER = 1e300
+"""Nothing has changed since then, in POSIX seconds."""
 
 LONGEST_REPORT = 86_400.0
 """Seconds that a driver may be silent at most."""
@@ -362,17 +367,12 @@ class Workflows:
         return await self._store.write(write)
 
     async def _all(self, run_id: int) -> Delta:
-        now = await self._store.write(lambda conn: self._keeper.follow(conn, self._keeper.own(conn, run_id)[1].id))
-        changes: list[TaskChange] = []
-        after = 0
-        while True:
-            found = await self.begun(run_id, after, PAGE)
-            changes += found
-            if len(found) < PAGE:
-                break
-            after = found[-1].id
-        run, _ = await self._store.read(lambda conn: self._keeper.own(conn, run_id))
-        return Delta(now=now, status=RunStatus(run.status), changes=changes)
+        delta = await self.sync(run_id, NEVER)
+        page = changes = await self.begun(run_id, 0, PAGE)
+        while len(page) == PAGE:
+            page = await self.begun(run_id, page[-1].id, PAGE)
+            changes = changes + page
+        return evolve(delta, changes=changes)
 
     async def begun(self, run_id: int, after: int, limit: int) -> list[TaskChange]:
         """The tasks that are not REGISTERING, with ids above ``after``, in order of their ids. A part of a whole `sync`."""
@@ -399,6 +399,15 @@ class Workflows:
 
 STATUSES = {status.value: status for status in TaskStatus}
 TROUBLES = {trouble.value: trouble for trouble in Trouble}
+
+
+def attach(controller: Controller, store: Store, clock: Clock) -> Workflows:
+    """A controller's workflows, told of in its health and its metrics. To be started after the controller, and stopped."""
+    workflows = Workflows(controller, store, clock)
+    controller.more_health.append(workflows.health)
+    controller.gauges.add("latent_workflow_runs", "Workflow runs that are not over, by status.", workflows.run_counts)
+    controller.gauges.add("latent_workflow_builds", "Builds made of tasks of workflows.", workflows.queued_count)
+    return workflows
 
 
 def _is_new(task: TaskOfArray, attempt: int) -> bool:

@@ -7,32 +7,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from klein import Klein
-from twisted.internet.defer import CancelledError
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request
-from werkzeug.exceptions import HTTPException
 
 from latent import __version__
 from latent.controller.clock import Clock
-from latent.errors import (
-    ConfigError,
-    ControllerStopping,
-    EnrolmentRefused,
-    LatentError,
-    LatentWorkerCannotSubstantiate,
-    NotFound,
-    RunNotFound,
-    StoreError,
-)
-from latent.model import JSON, Build, BuildState, LogLine
-from latent.store.runs import MachineBusy, PrepareOutcome, RunsRefused, to_document
-from latent.web import documents, follow, parse
-from latent.web.facade import Facade
+from latent.model import Build, BuildState, LogLine
+from latent.store.runs import PrepareOutcome, to_document
+from latent.web import answering, documents, follow, parse
+from latent.web.answering import body, document
+from latent.web.facade import Facade, TaskNames
 from latent.web.parse import ApiError, BadRequest
 
 LONGEST_WAIT = 600.0
@@ -40,26 +28,14 @@ LONGEST_WAIT = 600.0
 
 UNFINISHED = [BuildState.QUEUED, BuildState.STARTING, BuildState.RUNNING]
 
-CODES: Sequence[tuple[type[LatentError], int]] = (
-    (NotFound, 404),
-    (RunNotFound, 404),
-    (ConfigError, 400),
-    (LatentWorkerCannotSubstantiate, 400),
-    (EnrolmentRefused, 409),
-    (MachineBusy, 409),
-    (RunsRefused, 409),
-    (StoreError, 503),
-    (ControllerStopping, 503),
-    (LatentError, 409),
-)
-"""The status for each error of the controller; the first that fits."""
-
 
 class Api:
-    """``reconfigure`` reads the config again and tells what changed; ``stop(fast)`` begins to stop the controller."""
+    """``reconfigure`` reads the config again and tells what changed; ``stop(fast)`` begins to stop the controller.
+
+    ``tasks``: which builds are of workflows.
+    """
 
     app = Klein()
-    log = Logger()
 
     def __init__(
         self,
@@ -68,8 +44,10 @@ class Api:
         clock: Clock,
         reconfigure: Callable[[], Awaitable[list[str]]],
         stop: Callable[[bool], object],
+        tasks: TaskNames | None = None,
     ) -> None:
         self._controller = controller
+        self._tasks = tasks
         self._clock = clock
         self._started_at = clock.seconds()
         self._reconfigure = reconfigure
@@ -90,7 +68,7 @@ class Api:
             "builders": sorted(self._controller.builders()),
             "healthy": all(item.ok for item in self._controller.health()),
         }
-        return _answer(request, doc)
+        return document(request, doc)
 
     @app.route("/api/v1/metrics", methods=["GET"])
     async def metrics(self, request: Request) -> bytes:
@@ -100,7 +78,7 @@ class Api:
 
     @app.route("/api/v1/builds", methods=["POST"])
     async def submit(self, request: Request) -> bytes:
-        wanted = parse.submission(_body(request))
+        wanted = parse.submission(body(request))
         if wanted.builder is None:
             asked = wanted.request()
         else:
@@ -112,7 +90,7 @@ class Api:
             )
         build = await self._controller.submit(asked)
         request.setHeader("Location", f"/api/v1/builds/{build.id}")
-        return _answer(request, documents.build(build), 201)
+        return document(request, documents.build(build), 201)
 
     @app.route("/api/v1/builds", methods=["GET"])
     async def builds(self, request: Request) -> bytes:
@@ -120,7 +98,7 @@ class Api:
         states = parse.states(found, "state")
         limit = parse.whole(found, "limit", 50)
         builds = await self._controller.builds(states=states, builder=found.get("builder"), limit=limit)
-        return _answer(request, {"builds": [documents.build(build) for build in builds]})
+        return document(request, {"builds": [documents.build(build) for build in builds]})
 
     @app.route("/api/v1/builds/<build_id>", methods=["GET"])
     async def build(self, request: Request, build_id: str) -> bytes:
@@ -134,7 +112,8 @@ class Api:
             finally:
                 finished.cancel()
             details = await self._controller.build(number)
-        return _answer(request, documents.details(details))
+        task = None if self._tasks is None else await self._tasks.task_of(number)
+        return document(request, {**documents.details(details), "task": None if task is None else documents.task(task)})
 
     @app.route("/api/v1/builds/<build_id>/answer", methods=["GET"])
     async def answer(self, request: Request, build_id: str) -> bytes:
@@ -143,7 +122,7 @@ class Api:
         found = await self._controller.answer(number)
         if found is None:
             raise _no_answer((await self._controller.build(number)).build)
-        return _answer(request, documents.answer(*found))
+        return document(request, documents.answer(*found))
 
     @app.route("/api/v1/builds/<build_id>/logs", methods=["GET"])
     async def logs(self, request: Request, build_id: str) -> bytes:
@@ -170,14 +149,14 @@ class Api:
     @app.route("/api/v1/builds/<build_id>/cancel", methods=["POST"])
     async def cancel(self, request: Request, build_id: str) -> bytes:
         number = _build_id(build_id)
-        doc = parse.body(_body(request), ["reason"])
+        doc = parse.body(body(request), ["reason"])
         reason = parse.text(doc, "reason", longest=2000) or "cancelled by a user"
-        return _answer(request, documents.build(await self._controller.cancel(number, reason)))
+        return document(request, documents.build(await self._controller.cancel(number, reason)))
 
     @app.route("/api/v1/dispatches", methods=["POST"])
     async def dispatch(self, request: Request) -> bytes:
-        found = await self._controller.records.dispatch(parse.dispatch(_body(request)))
-        return _answer(request, documents.dispatch(found), 201 if found.outcome is PrepareOutcome.CREATED else 200)
+        found = await self._controller.records.dispatch(parse.dispatch(body(request)))
+        return document(request, documents.dispatch(found), 201 if found.outcome is PrepareOutcome.CREATED else 200)
 
     @app.route("/api/v1/runs", methods=["GET"])
     async def runs(self, request: Request) -> bytes:
@@ -188,25 +167,25 @@ class Api:
             after=found.get("after"),
             limit=parse.whole(found, "limit", 50),
         )
-        return _answer(request, {"runs": [to_document(run) for run in runs]})
+        return document(request, {"runs": [to_document(run) for run in runs]})
 
     @app.route("/api/v1/runs", methods=["POST"])
     async def adopt(self, request: Request) -> bytes:
-        runs, new_ids = parse.records(_body(request))
+        runs, new_ids = parse.records(body(request))
         stored = await self._controller.records.adopt(runs, new_ids=new_ids)
-        return _answer(request, {"runs": [to_document(run) for run in stored]}, 201)
+        return document(request, {"runs": [to_document(run) for run in stored]}, 201)
 
     @app.route("/api/v1/runs/<run_id>", methods=["GET"])
     async def run(self, request: Request, run_id: str) -> bytes:
         parse.query(request.args, [])
-        return _answer(request, to_document(await self._controller.records.get(run_id[:100])))
+        return document(request, to_document(await self._controller.records.get(run_id[:100])))
 
     @app.route("/api/v1/workers", methods=["GET"])
     def workers(self, request: Request) -> bytes:
         parse.query(request.args, [])
         workers = [documents.worker(worker) for worker in self._controller.workers()]
         machines = [documents.machine(machine) for machine in self._controller.machines.statuses()]
-        return _answer(request, {"workers": workers, "machines": machines})
+        return document(request, {"workers": workers, "machines": machines})
 
     @app.route("/api/v1/workers/<path:name>/pause", methods=["POST"])
     def pause(self, request: Request, name: str) -> bytes:
@@ -217,12 +196,12 @@ class Api:
         return self._pause(request, name, False)
 
     def _pause(self, request: Request, name: str, paused: bool) -> bytes:
-        parse.body(_body(request), [])
+        parse.body(body(request), [])
         known = {worker.name for worker in self._controller.workers()}
         if name not in known:
             raise _no_worker(name, sorted(known))
         self._controller.pause(name, paused)
-        return _answer(request, documents.worker(next(worker for worker in self._controller.workers() if worker.name == name)))
+        return document(request, documents.worker(next(worker for worker in self._controller.workers() if worker.name == name)))
 
     @app.route("/api/v1/workers/<path:name>/history", methods=["GET"])
     async def history(self, request: Request, name: str) -> bytes:
@@ -232,87 +211,43 @@ class Api:
         known += [machine.name for machine in self._controller.machines.statuses()]
         if not entries and name not in known:
             raise _no_worker(name, known)
-        return _answer(request, {"worker": name, "entries": [documents.journal_entry(entry) for entry in entries]})
+        return document(request, {"worker": name, "entries": [documents.journal_entry(entry) for entry in entries]})
 
     @app.route("/api/v1/health", methods=["GET"])
     def health(self, request: Request) -> bytes:
         parse.query(request.args, [])
-        return _answer(request, documents.health(self._controller.health()))
+        return document(request, documents.health(self._controller.health()))
 
     @app.route("/api/v1/leaks", methods=["GET"])
     async def leaks(self, request: Request) -> bytes:
         parse.query(request.args, [])
-        return _answer(request, documents.leaks(await self._controller.leaks.scan()))
+        return document(request, documents.leaks(await self._controller.leaks.scan()))
 
     @app.route("/api/v1/leaks/reap", methods=["POST"])
     async def reap(self, request: Request) -> bytes:
-        doc = parse.body(_body(request), ["controllers", "dry_run", "wait"])
+        doc = parse.body(body(request), ["controllers", "dry_run", "wait"])
         found = await self._controller.leaks.reap(
             controllers=parse.names(doc, "controllers"),
             dry_run=parse.flag(doc, "dry_run"),
             wait=parse.waiting(doc, "wait", LONGEST_WAIT),
         )
-        return _answer(request, documents.leaks(found))
+        return document(request, documents.leaks(found))
 
     @app.route("/api/v1/reconfig", methods=["POST"])
     async def reconfig(self, request: Request) -> bytes:
-        parse.body(_body(request), [])
-        return _answer(request, {"changes": await self._reconfigure()})
+        parse.body(body(request), [])
+        return document(request, {"changes": await self._reconfigure()})
 
     @app.route("/api/v1/stop", methods=["POST"])
     def stop(self, request: Request) -> bytes:
-        fast = parse.flag(parse.body(_body(request), ["fast"]), "fast")
+        fast = parse.flag(parse.body(body(request), ["fast"]), "fast")
         # The answer goes out first: stopping closes the connection that it goes through.
         self._clock.callLater(0, lambda: self._stop(fast))
-        return _answer(request, {"stopping": True, "fast": fast, "pid": os.getpid()}, 202)
-
-    @app.handle_errors(CancelledError)
-    def gone(self, request: Request, failure: Failure) -> bytes:
-        return error(request, 503, "the request was given up", "the controller is stopping; try again when it is back")
-
-    @app.handle_errors(ApiError)
-    def refused(self, request: Request, failure: Failure) -> bytes:
-        cause = failure.value
-        assert isinstance(cause, ApiError)
-        return error(request, cause.code, cause.error, cause.remedy)
-
-    @app.handle_errors(LatentError)
-    def failed(self, request: Request, failure: Failure) -> bytes:
-        cause = failure.value
-        assert isinstance(cause, LatentError)
-        code = next(code for kind, code in CODES if isinstance(cause, kind))
-        if isinstance(cause, ConfigError) and len(cause.errors) > 1:
-            return error(request, code, str(cause), "", {"errors": cause.errors})
-        message, _, remedy = str(cause).partition("; ")
-        if isinstance(cause, MachineBusy):
-            run = to_document(cause.occupant) if cause.occupant.id else None
-            return error(request, code, message, remedy, {"build": cause.build_id, "run": run})
-        return error(request, code, message, remedy)
-
-    @app.handle_errors(HTTPException)
-    def unrouted(self, request: Request, failure: Failure) -> bytes:
-        code = getattr(failure.value, "code", None) or 404
-        path = request.path.decode("utf-8", "replace")
-        if code == 405:
-            return error(request, 405, f"{path} does not take {request.method.decode('ascii', 'replace')}", "see docs/cli.md")
-        return error(request, code, f"there is nothing at {path[:200]}", "the API is under /api/v1: see docs/cli.md")
+        return document(request, {"stopping": True, "fast": fast, "pid": os.getpid()}, 202)
 
     @app.handle_errors(Exception)
-    def broken(self, request: Request, failure: Failure) -> bytes:
-        self.log.failure("{path} failed", failure, path=request.path)
-        kind = type(failure.value).__name__
-        return error(request, 500, f"the controller failed: {kind}", "its log has the details: state/latent.log")
-
-
-def error(request: Request, code: int, message: str, remedy: str, more: Mapping[str, JSON] | None = None) -> bytes:
-    """The document of an error, with its status."""
-    return _answer(request, {"error": message, "remedy": remedy, **(more or {})}, code)
-
-
-def _answer(request: Request, doc: Mapping[str, JSON], code: int = 200) -> bytes:
-    request.setResponseCode(code)
-    request.setHeader("Content-Type", "application/json")
-    return json.dumps(doc, default=str).encode() + b"\n"
+    def failed(self, request: Request, failure: Failure) -> bytes:
+        return answering.failed(request, failure)
 
 
 def _no_worker(name: str, known: Sequence[str]) -> ApiError:
@@ -327,10 +262,6 @@ def _no_answer(build: Build) -> ApiError:
         return ApiError(404, f"build {build.id} has no answer yet: it is {build.state.value}", remedy)
     result = build.result.value if build.result else "nothing"
     return ApiError(404, f"build {build.id} ended without an answer: {result}", f"see `latent build {build.id}`")
-
-
-def _body(request: Request) -> bytes:
-    return request.content.read() if request.content else b""
 
 
 def _known_builders(name: str, known: Sequence[str]) -> str:

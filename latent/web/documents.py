@@ -18,6 +18,7 @@ from latent.web.facade import (
     MachineView,
     RunView,
     ScanView,
+    TaskView,
     WorkerView,
 )
 
@@ -77,6 +78,17 @@ def answer(run_id: int, value: Payload) -> dict[str, JSON]:
 def details(value: BuildView) -> dict[str, JSON]:
     """A build, its runs (oldest first) and why it is where it is."""
     return {**build(value.build), "why": value.why, "runs": [run(each) for each in value.runs]}
+
+
+def task(value: TaskView) -> dict[str, JSON]:
+    """Which attempt of which task of a workflow a build is."""
+    return {
+        "workflow_id": value.workflow_id,
+        "workflow": value.workflow,
+        "id": value.task_id,
+        "name": value.task,
+        "attempt": value.attempt,
+    }
 
 
 def run(value: RunView) -> dict[str, JSON]:

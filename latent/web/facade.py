@@ -10,6 +10,8 @@ from twisted.internet.defer import Deferred
 from latent.core.leaks import Standing
 from latent.model import JSON, Build, BuildRequest, BuildState, LogLine, Payload, Run, RunStatus, StepState
 from latent.store.runs import PrepareOutcome
+from latent.swarm.requester import Requester
+from latent.swarm.values import TaskChange
 from latent.worker.base import ListedInstance
 
 
@@ -190,6 +192,34 @@ class LeaksFacade(Protocol):
 
     async def scan(self) -> ScanView: ...
     async def reap(self, *, controllers: Collection[str] = (), dry_run: bool = False, wait: float = 0.0) -> ScanView: ...
+
+
+class TaskView(Protocol):
+    """Which attempt of which task of a workflow a build is."""
+
+    @property
+    def workflow_id(self) -> int: ...
+    @property
+    def workflow(self) -> str: ...
+    @property
+    def task_id(self) -> int: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+
+
+class TaskNames(Protocol):
+    """Which builds are of workflows. None: it is not."""
+
+    async def task_of(self, build_id: int) -> TaskView | None: ...
+
+
+class WorkflowsFacade(Requester, TaskNames, Protocol):
+    """Workflows: what drivers ask; and large answers in a form that costs the controller less."""
+
+    async def begun(self, run_id: int, after: int, limit: int) -> Sequence[TaskChange]: ...
+    async def downstream_text(self, workflow_id: int, ids: Sequence[int]) -> str: ...
 
 
 class RecordsFacade(Protocol):

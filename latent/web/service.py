@@ -18,8 +18,10 @@ from twisted.web.server import Request, Site
 
 from latent.controller.clock import WallClock
 from latent.web.address import Address, clear_socket, private_directory, short_socket, write_address
-from latent.web.app import Api, error
-from latent.web.facade import Facade
+from latent.web.answering import error
+from latent.web.app import Api
+from latent.web.facade import Facade, WorkflowsFacade
+from latent.web.workflows import PREFIX, WorkflowApi
 
 MAX_BODY = 1 << 20
 """Bytes in a request's body; more is refused with 413."""
@@ -49,12 +51,13 @@ class ApiService:
         reactor: Any,
         reconfigure: Callable[[], Awaitable[list[str]]],
         stop: Callable[[bool], object],
+        workflows: WorkflowsFacade | None = None,
     ) -> None:
         self._wanted = socket_path
         self._tcp = tcp
         self._reactor = reactor
-        api = Api(controller, clock=WallClock(reactor), reconfigure=reconfigure, stop=stop)
-        self._guard = Guard(api, token)
+        api = Api(controller, clock=WallClock(reactor), reconfigure=reconfigure, stop=stop, tasks=workflows)
+        self._guard = Guard(api, None if workflows is None else WorkflowApi(workflows), token)
         self._connections = Connections(QuietSite(self._guard, requestFactory=LimitedRequest, timeout=IDLE))
         self._ports: list[Any] = []
         self.address: Address | None = None
@@ -162,10 +165,11 @@ class Guard(Resource):
 
     isLeaf = True
 
-    def __init__(self, api: Api, token: str) -> None:
+    def __init__(self, api: Api, workflows: WorkflowApi | None, token: str) -> None:
         super().__init__()
         self.held = True
         self._routes: Any = api.app.resource()
+        self._of_workflows: Any = self._routes if workflows is None else workflows.app.resource()
         self._expected = b"Bearer " + token.encode()
 
     def render(self, request: Request) -> Any:
@@ -179,4 +183,5 @@ class Guard(Resource):
             return error(request, 413, "the request is too large", remedy)
         if self.held:
             return error(request, 503, "the controller is starting", "try again in a moment")
-        return self._routes.render(request)
+        routes = self._of_workflows if request.path.startswith(PREFIX) else self._routes
+        return routes.render(request)

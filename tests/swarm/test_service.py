@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from latent.model import Result
-from tests.swarm.kit import Site, apart
+from tests.swarm.site import Site, apart
 
 
 @pytest.fixture
