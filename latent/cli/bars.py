@@ -84,6 +84,8 @@ class Lines:
         click.echo(_clean(text), file=self._stream)
 
     def draw(self, view: View, now: float) -> None:
+        if not view.rows and not view.notes:
+            return
         line = summary(view)
         if line != self._last:
             self._last = line

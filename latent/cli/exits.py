@@ -33,20 +33,20 @@ class ExitCode(enum.IntEnum):
 
 MEANINGS = {
     ExitCode.OK: "done; with --wait or --follow: the build succeeded",
-    ExitCode.FAILURE: "the build failed; health, leaks: something is not well",
+    ExitCode.FAILURE: "the build, or a task of the workflow, failed; health, leaks: something is not well",
     ExitCode.USAGE: "the command line is wrong",
-    ExitCode.CONFIG: "master.cfg is missing or wrong",
+    ExitCode.CONFIG: "master.cfg, or a workflow's FILE.py, is missing or wrong",
     ExitCode.NOT_RUNNING: "no controller answers",
     ExitCode.RUNNING: "start: a controller is running already",
-    ExitCode.NOT_FOUND: "no build, worker, machine or run of that name",
+    ExitCode.NOT_FOUND: "no build, workflow, worker, machine or run of that name",
     ExitCode.REFUSED: "the controller refuses the request or the token",
     ExitCode.UNAVAILABLE: "the controller answers, but can't do it now",
     ExitCode.START_FAILED: "start: a port in use, a database out of reach, ...",
     ExitCode.EXCEPTION: "the build could not be carried out (its reason says why)",
-    ExitCode.TIMEOUT: "the build timed out",
-    ExitCode.CANCELLED: "the build was cancelled",
+    ExitCode.TIMEOUT: "the build, or the workflow, timed out",
+    ExitCode.CANCELLED: "the build was cancelled, or the workflow, or somebody else goes on with it",
     ExitCode.BUSY: "dispatch: the machine is busy with another run",
-    ExitCode.INTERRUPTED: "Ctrl-C; a build that was waited for goes on",
+    ExitCode.INTERRUPTED: "Ctrl-C; a build that was waited for goes on, and so do those of a workflow",
 }
 """In the words of `latent --help` and docs/cli.md."""
 

@@ -9,13 +9,14 @@ from typing import Any
 import click
 
 from latent import __version__
-from latent.cli import builds, control, dispatch, leaks, look, pause, runs, submit
+from latent.cli import builds, control, dispatch, leaks, look, pause, runs, submit, workflow
 from latent.cli.exits import MEANINGS, CliError, ExitCode
 from latent.cli.place import Place
 
 SECTIONS = (
     ("The controller", (control.start, control.stop, control.checkconfig, control.reconfig)),
     ("Builds", (submit.submit, builds.builds, builds.build, builds.logs, builds.cancel, builds.why)),
+    ("Workflows", (workflow.workflow,)),
     ("Machines and runs", (dispatch.dispatch, runs.runs)),
     ("What goes on", (look.status, look.workers, look.health, look.history, leaks.leaks, pause.pause, pause.unpause)),
 )

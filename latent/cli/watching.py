@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from attrs import field, frozen
@@ -92,6 +92,7 @@ class Watch(Listener):
         self._told = self._untold = 0
         self._span = self._began
         self._next: Wait | None = None
+        self._when_linked: Callable[[], None] = lambda: None
         self._closed = False
 
     # --- shown ---------------------------------------------------------------------------------------------------------------
@@ -126,6 +127,10 @@ class Watch(Listener):
     def say(self, text: str, style: str = "") -> None:
         self._display.say(text, style)
 
+    def when_linked(self, call: Callable[[], None]) -> None:
+        """What else is to be done once there is a run."""
+        self._when_linked = call
+
     def view(self, now: float) -> View:
         """How far it is."""
         notes = [self._note] if self._note else []
@@ -137,7 +142,8 @@ class Watch(Listener):
         rows = [self._row(array, now) for array in state.arrays.values()]
         total = Row("", by_look(state.counts))
         self._whole.note(now, total.finished)
-        left = self._whole.left(now, total.finished, total.total)
+        whole = self._whole.left(now, total.finished, total.total)
+        left = None if whole is None else max([whole, *(row.left for row in rows if row.left is not None)])
         return View(title=self.title, rows=rows, total=total, seconds=now - self._began, left=left, notes=notes)
 
     def _row(self, array: SwarmArray, now: float) -> Row:
@@ -167,6 +173,7 @@ class Watch(Listener):
         self.run = run
         self.workflow_id = run.workflow_id
         self._note = ""
+        self._when_linked()
 
     def building(self, done: int, tasks: int) -> None:
         self._note = f"reading its tasks: {done:,} of {tasks:,}"
