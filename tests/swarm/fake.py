@@ -84,6 +84,7 @@ class Controller:
         self.beats: list[tuple[float, RunStatus, float]] = []
         self.finished: list[tuple[int, RunStatus, str]] = []
         self.refuses: Callable[[Task], str] = lambda task: ""
+        self.since: list[float | None] = []
         self._ids: dict[str, int] = {}
         self._made: set[tuple[int, int, int]] = set()
 
@@ -110,6 +111,12 @@ class Controller:
     def end_all(self) -> None:
         for task in self.building():
             self.end(task)
+
+    def reap(self) -> None:
+        """Give up the drivers that are not heard of."""
+        for stored in self.stored.values():
+            if stored.runs and not stored.runs[-1].status.is_terminal and stored.runs[-1].report_by < self.clock.seconds():
+                self._over(stored, RunStatus.ERROR, end=False)
 
     # --- what a driver asks --------------------------------------------------------------------------------------------------
 
@@ -179,16 +186,14 @@ class Controller:
             raise NotResumable(f"workflow {workflow_id} has had driver {last.driver}; resume it with --cold or --hot")
         if last is not None:
             assert resume is not None
+            for task in stored.tasks:
+                if task.status in (BUILDING if resume is Resume.COLD else BUILDING - {R}):
+                    self._change(task, E, Trouble.CANCELLED, "the workflow is resumed")
             if not last.status.is_terminal:
-                last = self._evolve(stored, status=RunStatus.COLD_RESUME if resume is Resume.COLD else RunStatus.HOT_RESUME)
-                ends = BUILDING if resume is Resume.COLD else BUILDING - {R}
-                for task in stored.tasks:
-                    if task.status in ends:
-                        self._change(task, E, Trouble.CANCELLED, "the workflow is resumed")
-                if self.clock.seconds() > last.report_by:
-                    self._evolve(stored, status=RunStatus.TERMINATED)
-                else:
+                asked = RunStatus.COLD_RESUME if resume is Resume.COLD else RunStatus.HOT_RESUME
+                if self.clock.seconds() <= self._evolve(stored, status=asked).report_by:
                     return Linked(run=None, waits_for=f"driver {last.driver} to let go")
+                self._over(stored, RunStatus.TERMINATED)
             for task in stored.tasks:
                 if task.status is not D and not (resume is Resume.HOT and task.status is R):
                     task.attempts = 0
@@ -269,6 +274,7 @@ class Controller:
 
     async def sync(self, run_id: int, since: float | None) -> Delta:
         self._called("sync")
+        self.since.append(since)
         stored = self._current(run_id)
         changed = [task for task in stored.tasks if (task.status is not G if since is None else task.changed_at >= since)]
         delta = Delta(now=self.clock.seconds(), status=stored.runs[-1].status, changes=[self._told(task) for task in changed])
@@ -345,10 +351,10 @@ class Controller:
         stored.runs[-1] = evolve(stored.runs[-1], **changes)
         return stored.runs[-1]
 
-    def _over(self, stored: Stored, status: RunStatus) -> None:
+    def _over(self, stored: Stored, status: RunStatus, end: bool = True) -> None:
         self._evolve(stored, status=status)
         stored.status = _WORKFLOW_IS.get(status, WorkflowStatus.HALTED)
-        if status in (RunStatus.ERROR, RunStatus.STOPPED):
+        if end and status in (RunStatus.ERROR, RunStatus.STOPPED):
             for task in stored.tasks:
                 if task.status in BUILDING:
                     self._change(task, E, Trouble.CANCELLED, "the run is over")
