@@ -191,9 +191,8 @@ class Workflows:
         return answer
 
     async def heartbeat(self, run_id: int, status: RunStatus, next_report_increment: float) -> RunStatus:
-        if status not in DRIVEN:
-            known = ", ".join(each.value for each in DRIVEN)
-            raise ConfigError(f"a heartbeat says that its driver is {status.value!r}; say one of {known}, and end with finish")
+        if status.is_terminal:
+            raise ConfigError(f"a heartbeat can't say {status.value!r}: a run that is over has none; end it with finish")
         if not 0 < next_report_increment <= LONGEST_REPORT:
             raise ConfigError(f"next_report_increment is {next_report_increment}; give seconds, up to {LONGEST_REPORT:g}")
 
@@ -203,7 +202,7 @@ class Workflows:
             if run.ended_at is not None:
                 return was
             now = self._clock.seconds()
-            adopted = was if was.resumes else status
+            adopted = was if was.resumes or status not in DRIVEN else status
             rows.heard(conn, run_id, adopted.value, now, now + next_report_increment)
             if adopted is not was:
                 rows.set_status(conn, run.workflow_id, DRIVEN[adopted].value)
