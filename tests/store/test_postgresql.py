@@ -30,6 +30,7 @@ from latent.store.runs_sql import SqlRunStore
 from tests.requires import require
 from tests.store.helpers import REQUEST, finish, pending, result
 from tests.store.run_store_contract import RunStoreContract
+from tests.store.workflow_life import lead
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name)) or [
     Path(shutil.which("postgres") or "/nowhere/postgres").parent
@@ -119,6 +120,12 @@ def test_the_revisions_add_up_to_the_schema(address: str, tmp_path: Path) -> Non
         with store.engine.begin() as conn:
             assert compare_metadata(MigrationContext.configure(conn), schema.metadata) == []
         result(store.close())
+
+
+def test_a_workflows_life(address: str, tmp_path: Path) -> None:
+    store = Store.open(address, tmp_path, threaded=False)
+    lead(store)
+    result(store.close())
 
 
 def test_a_builds_life(address: str, tmp_path: Path) -> None:
