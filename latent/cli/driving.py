@@ -43,6 +43,7 @@ class Plan:
     hot: bool
     name: str | None
     timeout: float | None
+    heartbeat: float
     as_json: bool
 
 
@@ -141,6 +142,7 @@ class _Driver:
                 listener=self._watch,
                 control=self._control,
                 timeout=self._plan.timeout,
+                heartbeat_interval=self._plan.heartbeat,
             )
         finally:
             await requester.close()

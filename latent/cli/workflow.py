@@ -76,6 +76,14 @@ def workflow() -> None:
 @click.option(
     "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Give up when it is not done by then."
 )
+@click.option(
+    "--heartbeat",
+    type=click.FloatRange(0.5, 3600),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often to tell the controller that this driver lives. After half as much again without a word it counts as dead.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON when it has ended.")
 @pass_place
 def run(
@@ -86,6 +94,7 @@ def run(
     hot: bool,
     name: str | None,
     timeout: float | None,
+    heartbeat: float,
     as_json: bool,
 ) -> None:
     """Run the workflow in FILE.py to its end, and show how far it is.
@@ -107,7 +116,8 @@ def run(
         raise click.UsageError("--name is for a new workflow; one that is resumed has its name")
     from latent.cli.driving import Plan, carry_out
 
-    carry_out(place, Plan(file=file, resume=resume, hot=hot, name=name, timeout=timeout, as_json=as_json))
+    plan = Plan(file=file, resume=resume, hot=hot, name=name, timeout=timeout, heartbeat=heartbeat, as_json=as_json)
+    carry_out(place, plan)
 
 
 @workflow.command(short_help="List workflows, or show one.")
