@@ -125,6 +125,7 @@ def show_build(screen: Screen, doc: dict[str, Any], now: float) -> None:
             ("commands", "\n".join(words.command(step) for step in doc["steps"])),
             ("payload", words.payload(doc["payload"])),
             ("dispatched", words.dispatch(doc["dispatch"])),
+            ("task", words.task(doc["task"])),
         ]
     )
     if not doc["runs"]:
@@ -230,8 +231,9 @@ def why(place: Place, build_id: int, as_json: bool) -> None:
     doc = call(place, "GET", f"/builds/{build_id}")
     screen = Screen()
     if as_json:
-        screen.document({"id": doc["id"], "state": doc["state"], "result": doc["result"], "why": doc["why"]})
+        screen.document({name: doc[name] for name in ("id", "state", "result", "why", "task")})
         return
     state = words.state(doc)
     reason = "" if doc["why"] == state else f": {doc['why'].removeprefix(state + ': ')}"
-    screen.line(f"build {build_id} ({words.what(doc)}): ", (state, words.STYLES.get(state, "")), reason)
+    what = ", ".join(filter(None, (words.what(doc), words.task(doc["task"]))))
+    screen.line(f"build {build_id} ({what}): ", (state, words.STYLES.get(state, "")), reason)

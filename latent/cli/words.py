@@ -65,6 +65,13 @@ def dispatch(doc: Doc | None) -> str:
     return "" if doc is None else f"{doc['test_dir']} to {doc['machine']}"
 
 
+def task(doc: Doc | None) -> str:
+    """Which attempt of which task of a workflow a build is; empty if it is none."""
+    if doc is None:
+        return ""
+    return f"attempt {doc['attempt']} at task {doc['name']} of workflow {doc['workflow_id']}, {doc['workflow']}"
+
+
 def command(step: Doc) -> str:
     """A step's command as one would type it."""
     return step["command"] if isinstance(step["command"], str) else shlex.join(step["command"])

@@ -13,6 +13,7 @@ from latent.cli import wait
 from latent.cli.exits import ExitCode
 from latent.cli.submit import LARGEST
 from latent.model import Payload, Result, RunStatus
+from latent.store.tasks import TaskOfBuild
 from latent.web.service import MAX_BODY
 from tests.web.fake_controller import NOW, FakeEntry, FakeHealth, FakeWorker
 from tests.web.serving import until
@@ -233,6 +234,11 @@ async def test_cancel_and_why(latent, world):
     assert (await latent("why", "1")).output == "build 1 (tests): cancelled: not needed\n"
     assert json.loads((await latent("why", "1", "--json")).output)["why"] == "not needed"
     world.controller.store()
+    world.workflows.known[2] = TaskOfBuild(7, "genomes", 31, "align-3", 2)
+    said = "build 2 (tests, attempt 2 at task align-3 of workflow 7, genomes): queued: it waits for a worker\n"
+    assert (await latent("why", "2")).output == said
+    assert "attempt 2 at task align-3 of workflow 7, genomes" in (await latent("build", "2")).output
+    assert json.loads((await latent("why", "2", "--json")).output)["task"]["id"] == 31
     world.controller.finish(2, Result.SUCCESS)
     assert (await latent("cancel", "2")).output == "build 2 had ended before: success\n"
 

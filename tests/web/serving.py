@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest_twisted
@@ -14,9 +14,20 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from latent.errors import ConfigError
+from latent.store.tasks import TaskOfBuild
 from tests.web.fake_controller import FakeController
 
 TOKEN = "made-up"
+
+
+@define
+class FakeWorkflows:
+    """Which builds are of workflows, and nothing else of these. ``known``: by build."""
+
+    known: dict[int, TaskOfBuild] = field(factory=dict)
+
+    async def task_of(self, build_id: int) -> TaskOfBuild | None:
+        return self.known.get(build_id)
 
 
 @define
@@ -26,6 +37,7 @@ class World:
     controller: FakeController
     state_dir: Path
     service: Any = None
+    workflows: FakeWorkflows = field(factory=FakeWorkflows)
     stopped: list[bool] = field(factory=list)
     changes: list[str] = field(factory=lambda: ["worker linux-1: added"])
     config_error: str = ""
@@ -70,6 +82,7 @@ def served(state_dir: Path) -> Iterator[World]:
         reactor=reactor,
         reconfigure=made.reconfigure,
         stop=made.stopped.append,
+        workflows=cast(Any, made.workflows),
     )
     pytest_twisted.blockon(ensureDeferred(made.service.start()))
     try:
