@@ -7,13 +7,14 @@ that is away it keeps and tells in the next; every call may be made twice.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 
 from latent.controller.clock import Clock
-from latent.errors import DistributorNotAlive, LatentError, NotYourWorkflow
+from latent.errors import DistributorNotAlive, NotYourWorkflow
 from latent.swarm.control import Control, LetGo
 from latent.swarm.endings import why_failed, why_stuck
 from latent.swarm.heart import AWAY, Heart
@@ -101,10 +102,11 @@ class Orchestrator:
         return self._summary(end)
 
     async def _driven(self, distributor_alive: Alive | None) -> _End:
+        end: _End | None = None
         while True:
-            end = self._too_late() or await self._control.hold(self._round_with(distributor_alive))
-            if end is not None and await self._control.hold(self._told(end)):
-                return end
+            end = end or self._too_late() or await self._control.hold(self._round_with(distributor_alive))
+            if end is not None and (known := await self._control.hold(self._asked(self._finished(end)))) is not None:
+                return known
             await self._control.nap(self._clock, self._pace.away if self._away else self._rest)
 
     # --- a round -------------------------------------------------------------------------------------------------------------
@@ -114,16 +116,24 @@ class Orchestrator:
             answer = distributor_alive()
             if not (answer if isinstance(answer, bool) else await answer):
                 reason = "what carries out the builds is gone"
-                await self._told(_End(RunStatus.ERROR, reason))
+                await self._asked(self._finished(_End(RunStatus.ERROR, reason)))
                 raise DistributorNotAlive(f"{reason}: start it again, and resume workflow {self.state.workflow_id}")
+        return await self._asked(self._round())
+
+    async def _asked(self, asking: Coroutine[Deferred[Any], Any, _End | None]) -> _End | None:
+        """What it answers. If the run is over: how it ended. None where the controller is away: ask again."""
         try:
-            end = await self._round()
+            try:
+                end = await asking
+            except NotYourWorkflow as error:
+                end = await self._lost(error)
         except AWAY as error:
-            self._miss(error)
+            self._away = True
+            self._listener.away(str(error))
             return None
-        except NotYourWorkflow as error:
-            return await self._lost(error)
-        self._here()
+        if self._away:
+            self._away = False
+            self._listener.back()
         return end
 
     async def _round(self) -> _End | None:
@@ -136,15 +146,6 @@ class Orchestrator:
             changes += await self._queue()
         self._rest = self._pace.shortest if changes else min(self._rest * 1.5, self._pace.longest)
         return end
-
-    def _miss(self, error: Exception) -> None:
-        self._away = True
-        self._listener.away(str(error))
-
-    def _here(self) -> None:
-        if self._away:
-            self._away = False
-            self._listener.back()
 
     async def _synced(self) -> int:
         state = self.state
@@ -249,35 +250,25 @@ class Orchestrator:
             return None
         return _End(RunStatus.TERMINATED, f"somebody else has resumed the workflow ({resume.value})")
 
-    async def _told(self, end: _End) -> bool:
-        """Tells the controller; False if it is away and is to be told later."""
-        if end.known:
-            return True
-        try:
+    async def _finished(self, end: _End) -> _End:
+        if not end.known:
             await self._requester.finish(self._run_id, end.status, end.reason)
-        except AWAY as error:
-            self._miss(error)
-            return False
-        except NotYourWorkflow:
-            return True
-        self._here()
-        return True
+        return end
 
     async def _detached(self) -> _End:
         running = sum(len(self.state.task_status_map[status]) for status in BUILDING)
         reason = f"the driver let go; builds that go on: {running}"
-        try:
+
+        async def detach() -> _End:
             await self._requester.detach(self._run_id)
-        except AWAY as error:
-            reason += f"; the controller does not know it yet ({error})"
-        except NotYourWorkflow as error:
-            return await self._lost(error)
-        return _End(RunStatus.TERMINATED, reason, detached=True)
+            return _End(RunStatus.TERMINATED, reason, detached=True)
+
+        untold = _End(RunStatus.TERMINATED, f"{reason}; the controller, which is away, does not know it yet", detached=True)
+        return await self._asked(detach()) or untold
 
     async def _lost(self, error: NotYourWorkflow) -> _End:
         """The run is over, and a heartbeat's answer says how."""
-        with suppress(LatentError):
-            await self._heart.beat()
+        await self._heart.beat()
         status = self._heart.status
         return _End(status if status.is_terminal else RunStatus.TERMINATED, str(error), known=True)
 

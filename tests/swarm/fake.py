@@ -1,7 +1,7 @@
 """A controller's side of workflows in memory, and the hand that moves its builds.
 
 `Controller` is a `Requester` that answers at once. Its builds move only when told to. It goes ``away``, and loses answers
-(``lost``, names of calls: the next one has its effect, and the answer does not come).
+(``lost``, names of calls: the next one has its effect, and the answer does not come) and calls (``missed``: it has none).
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Controller:
         self.task: dict[int, Task] = {}
         self.away = False
         self.lost: set[str] = set()
+        self.missed: set[str] = set()
         self.on_call: Callable[[str], None] = lambda name: None
         self.calls: list[str] = []
         self.queued: list[tuple[int, int]] = []
@@ -305,7 +306,8 @@ class Controller:
 
     def _called(self, name: str) -> None:
         self.on_call(name)
-        if self.away:
+        if self.away or name in self.missed:
+            self.missed.discard(name)
             raise ControllerAway("no controller answers")
         self.calls.append(name)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from attrs import evolve
 from twisted.internet.task import Clock
 
 from latent.errors import ControllerAway, ControllerStopping, DistributorNotAlive
 from latent.swarm import Workflow
 from latent.swarm.listener import Failed
 from latent.swarm.statuses import RunStatus, TaskStatus
-from latent.swarm.values import Resume, Trouble
+from latent.swarm.values import Delta, Resume, TaskChange, Trouble
 from tests.swarm.fake import Controller, Task
 from tests.swarm.kit import Driver, advance, answer
 
@@ -265,9 +266,10 @@ def test_a_controller_that_goes_away_for_minutes_is_waited_for(controller: Contr
 
 
 @pytest.mark.parametrize("call", ["queue", "settle", "sync", "heartbeat", "finish"])
-def test_an_answer_that_is_lost_changes_nothing(controller: Controller, call: str) -> None:
+@pytest.mark.parametrize("way", ["lost", "missed"])
+def test_a_call_or_an_answer_that_is_lost_changes_nothing(controller: Controller, call: str, way: str) -> None:
     """The call is made again, and is the same call."""
-    controller.lost = {call}
+    setattr(controller, way, {call})
     driver = Driver(controller, row("1", "2"))
     failed: list[Task] = []
 
@@ -282,8 +284,48 @@ def test_an_answer_that_is_lost_changes_nothing(controller: Controller, call: st
     tell(controller, driver, until=lambda: driver.is_over, does=fail_once)
     assert driver.summary.status == "D"
     assert controller.queued == [(1, 1), (1, 2), (2, 1)]
-    assert not controller.lost
+    assert not controller.lost | controller.missed
     assert [status for _, status, _ in controller.finished] == ["D"]
+
+
+def test_what_was_decided_is_decided_once(controller: Controller) -> None:
+    """A failure that is told again, as its verdict has not arrived, is not judged again."""
+    driver = Driver(controller, row("1", resources={"memory": 100}, scale={"memory": 0.5}, max_attempts=2))
+
+    def away(name: str) -> None:
+        if name == "settle":
+            raise ControllerAway("gone")
+
+    controller.end(controller.get("a/1"), Trouble.MEMORY, "killed")
+    controller.on_call = away
+    driver.wait(60)
+    assert controller.calls.count("sync") > 5
+    controller.on_call = lambda name: None
+    driver.wait(10)
+    assert [(dict(batch.resources), batch.tasks) for batch in controller.batches] == [
+        ({"memory": 100}, ((1, 1),)),
+        ({"memory": 150}, ((1, 2),)),
+    ]
+    assert len(driver.heard.failures) == 1
+    driver.die()
+
+
+def test_old_news_of_an_attempt_that_is_past_is_no_news(controller: Controller) -> None:
+    """Another attempt is under way by then."""
+    driver = Driver(controller, row("1"))
+    controller.end(controller.get("a/1"), Trouble.FAILURE, "exit code 1")
+    driver.wait()
+    whole = controller.sync
+
+    async def sync(run_id: int, since: float | None) -> Delta:
+        old = TaskChange(1, TaskStatus.ERROR_RECOVERABLE, 1, 1, Trouble.FAILURE, "exit code 1")
+        return evolve(await whole(run_id, since), changes=[old, TaskChange(99, TaskStatus.DONE, 1)])
+
+    controller.sync = sync  # type: ignore[method-assign]
+    driver.wait()
+    assert controller.queued == [(1, 1), (1, 2)]
+    assert len(driver.heard.failures) == 1
+    driver.die()
 
 
 def test_a_driver_that_was_given_up_ends(controller: Controller) -> None:
