@@ -56,12 +56,11 @@ class Step:
 
     async def render(self, properties: Properties) -> model.Step:
         """The step with all its renderables replaced. Raises `ConfigError` if one of them gives what can't be run."""
-        return self.made(
-            await render(self.command, properties),
-            await render(self.name, properties),
-            await render(self.workdir, properties),
-            await render(dict(self.env), properties),
-        )
+        command, name, workdir = [
+            text if text is None or type(text) is str else await render(text, properties)
+            for text in (self.command, self.name, self.workdir)
+        ]
+        return self.made(command, name, workdir, await render(dict(self.env), properties) if self.env else {})
 
     def made(self, command: Any, name: Any, workdir: Any, env: Mapping[str, Any]) -> model.Step:
         """The step with these values in the place of its renderables. Raises `ConfigError` for what can't be run."""

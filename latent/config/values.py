@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections.abc import Callable, Mapping
+from types import NoneType
 from typing import Any, TypeVar
 
 from latent.errors import ConfigError
@@ -128,7 +129,7 @@ def properties(subject: str, value: Any) -> Mapping[str, JSON]:
     wrong = [
         f"{subject}: {problem}; properties are stored as JSON: use strings, numbers, booleans, None, lists and dicts"
         for key, content in checked.items()
-        if (problem := _not_json(content, f"property {shown(key)}"))
+        if not _is_plain(content) and (problem := _not_json(content, f"property {shown(key)}"))
     ]
     if wrong:
         raise ConfigError(wrong)
@@ -161,6 +162,11 @@ def encodes(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is JSON at the first glance, as most values are."""
+    return type(value) in (bool, int, NoneType) or (type(value) is str and value.isascii())
 
 
 def _not_json(value: Any, place: str, depth: int = 0) -> str:

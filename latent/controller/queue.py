@@ -42,7 +42,8 @@ class BuildQueue:
         return self._builds.get(build_id)
 
     def put(self, build: Build) -> None:
-        build = evolve(build, state=BuildState.QUEUED, result=None)
+        if build.state is not BuildState.QUEUED or build.result is not None:
+            build = evolve(build, state=BuildState.QUEUED, result=None)
         self._builds[build.id] = build
         lane = self._lanes.setdefault(_key(build), _Lane(build.request.requirements, build.request.payload is not None))
         insort(lane.builds, (order_of(build), build.id))
