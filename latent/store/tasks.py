@@ -7,7 +7,8 @@ changed later, so it never goes back, nor stands still from one transaction to t
 # ruff: noqa: S608 -- what is put into the statements here are constants of this package
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 from attrs import frozen
 from sqlalchemy import Connection
@@ -21,9 +22,11 @@ from latent.store.sql import Row, Statement, dumps, loads
 from latent.store.workflows import WorkflowRow
 
 
-@frozen
-class NewTask:
-    """``own``: what of properties and labels is this task's alone; None if nothing is. ``downstream``: ids."""
+class NewTask(NamedTuple):
+    """``own``: what of properties and labels is this task's alone; None if nothing is. ``downstream``: ids.
+
+    A tuple, because there may be a million of them.
+    """
 
     array_id: int
     name: str
@@ -78,6 +81,28 @@ class TaskOfBuild:
     attempt: int
 
 
+DENSE = 4
+"""Where this share of a range of ids is wanted, or more, the range is read."""
+
+
+class _Several:
+    """Columns of the tasks with some ids. The first column is the id."""
+
+    def __init__(self, columns: str) -> None:
+        self._range = Statement(f"SELECT {columns} FROM workflow_tasks WHERE id >= :first AND id < :end")
+        self._one = Statement(f"SELECT {columns} FROM workflow_tasks WHERE id = :id AND workflow_id = :workflow_id")
+
+    def __call__(self, conn: Connection, workflow: WorkflowRow, ids: Collection[int]) -> list[Row]:
+        """Those that there are, of this workflow, in no order."""
+        if not ids:
+            return []
+        first, end = max(min(ids), workflow.first_task), min(max(ids) + 1, workflow.end)
+        if end - first > DENSE * len(ids):
+            return [row for id in ids if (row := self._one.one(conn, id, workflow.id)) is not None]
+        wanted = set(ids)
+        return [row for row in self._range.all(conn, first, end) if row[0] in wanted]
+
+
 _INSERT = Statement(
     "INSERT INTO workflow_tasks (id, workflow_id, array_id, name, status, max_attempts, resources, own, downstream)"
     " VALUES (:id, :workflow_id, :array_id, :name, 'G', :max_attempts, :resources, :own, :downstream)"
@@ -86,11 +111,8 @@ _PAGE = Statement(
     "SELECT id, array_id, name, status, attempts, max_attempts, resources, level, build_id, reason FROM workflow_tasks"
     " WHERE id > :after AND id >= :first AND id < :end AND :letters LIKE '%' || status || '%' ORDER BY id LIMIT :limit"
 )
-_DOWNSTREAM = Statement("SELECT id, downstream FROM workflow_tasks WHERE id >= :first AND id < :end")
-_DOWNSTREAM_OF = Statement("SELECT id, downstream FROM workflow_tasks WHERE id = :id AND workflow_id = :workflow_id")
-_GET = Statement(
-    "SELECT id, array_id, name, status, attempts, build_id, own FROM workflow_tasks WHERE id = :id AND workflow_id = :workflow_id"
-)
+_DOWNSTREAM = _Several("id, downstream")
+_TASKS = _Several("id, array_id, name, status, attempts, build_id, own")
 _COUNTS = Statement(
     "SELECT array_id, status, COUNT(*) FROM workflow_tasks WHERE id >= :first AND id < :end GROUP BY array_id, status"
 )
@@ -106,7 +128,7 @@ _ALL_BEGUN = Statement(
     f"SELECT {_CHANGE} FROM workflow_tasks WHERE id > :after AND id >= :first AND id < :end AND status <> 'G'"
     " ORDER BY id LIMIT :limit"
 )
-_STATE = Statement(f"SELECT {_CHANGE} FROM workflow_tasks WHERE id = :id AND workflow_id = :workflow_id")
+_STATES = _Several(_CHANGE)
 _LAST_CHANGE = Statement(f"SELECT MAX(changed_at) FROM workflow_tasks WHERE workflow_id = :workflow_id AND {CHANGED_TASK}")
 _QUEUE = Statement(
     "UPDATE workflow_tasks SET status = 'I', attempts = :attempts, resources = :resources, level = :level, build_id = :build_id,"
@@ -144,9 +166,6 @@ _OF_BUILD = Statement(
     "SELECT w.id, w.name, t.id, t.name, a.attempt FROM workflow_builds a JOIN workflow_tasks t ON t.id = a.task_id"
     " JOIN workflows w ON w.id = t.workflow_id WHERE a.build_id = :build_id"
 )
-
-DENSE = 4
-"""Where this share of a range of ids is wanted, or more, the range is read."""
 
 
 # --- definition ---------------------------------------------------------------------------------------------------------
@@ -188,16 +207,9 @@ def page(conn: Connection, workflow: WorkflowRow, after: int, limit: int, letter
     return _PAGE.all(conn, after, workflow.first_task, workflow.end, letters, limit)
 
 
-def downstream(conn: Connection, workflow: WorkflowRow, ids: Sequence[int]) -> list[tuple[int, str]]:
+def downstream(conn: Connection, workflow: WorkflowRow, ids: Collection[int]) -> list[tuple[int, str]]:
     """For each of these tasks that there is the ids, as the text of a JSON list, of those that wait for it."""
-    if not ids:
-        return []
-    first, end = max(min(ids), workflow.first_task), min(max(ids) + 1, workflow.end)
-    if end - first > DENSE * len(ids):
-        rows = [_DOWNSTREAM_OF.one(conn, id, workflow.id) for id in ids]
-        return [(row[0], row[1]) for row in rows if row is not None]
-    wanted = set(ids)
-    return [(id, text) for id, text in _DOWNSTREAM.all(conn, first, end) if id in wanted]
+    return [(id, text) for id, text in _DOWNSTREAM(conn, workflow, ids)]
 
 
 def counts(conn: Connection, workflow: WorkflowRow) -> list[Row]:
@@ -214,12 +226,12 @@ def any_not_done(conn: Connection, workflow: WorkflowRow) -> tuple[str, str] | N
 # --- builds of tasks ----------------------------------------------------------------------------------------------------
 
 
-def get(conn: Connection, workflow_id: int, id: int) -> TaskOfArray | None:
-    row = _GET.one(conn, id, workflow_id)
-    if row is None:
-        return None
-    id, array_id, name, status, attempts, build_id, own = row
-    return TaskOfArray(id, array_id, name, status, attempts, build_id, loads(own, f"task {id}") if own else None)
+def several(conn: Connection, workflow: WorkflowRow, ids: Collection[int]) -> list[TaskOfArray]:
+    """Those of these tasks that there are, in no order. Raises StoreCorrupt."""
+    return [
+        TaskOfArray(id, array_id, name, status, attempts, build_id, loads(own, f"task {id}") if own else None)
+        for id, array_id, name, status, attempts, build_id, own in _TASKS(conn, workflow, ids)
+    ]
 
 
 def queue(
@@ -297,9 +309,9 @@ def begun(conn: Connection, workflow: WorkflowRow, after: int, limit: int) -> li
     return _ALL_BEGUN.all(conn, after, workflow.first_task, workflow.end, limit)
 
 
-def states(conn: Connection, workflow_id: int, ids: Iterable[int]) -> list[Row]:
-    """These tasks as they are, as `changed` gives them."""
-    return [row for id in ids if (row := _STATE.one(conn, id, workflow_id)) is not None]
+def states(conn: Connection, workflow: WorkflowRow, ids: Collection[int]) -> list[Row]:
+    """Those of these tasks that there are, in no order, as `changed` gives them."""
+    return _STATES(conn, workflow, ids)
 
 
 def last_change(conn: Connection, workflow_id: int) -> float:

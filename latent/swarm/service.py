@@ -265,20 +265,20 @@ class Workflows:
 
         def write(conn: Connection) -> tuple[list[Build], list[TaskChange]]:
             run, _ = self._keeper.own(conn, run_id)
-            resources = dict(batch.resources)
+            states = {row[0]: _change(row) for row in tasks.states(conn, workflow, numbers)}
             made: list[Build] = []
             if not RunStatus(run.status).resumes:
-
-                def is_new(id: int, number: int) -> bool:
-                    task = tasks.get(conn, workflow.id, id)
-                    return task is not None and _is_new(task, number)
-
+                asked = [one for one in wanted if _is_new(states[one[0]], one[1])]
+                unfit = [one for one in refused if _is_new(states[one[0]], one[1])]
                 at = self._keeper.stamp(conn, workflow.id)
-                asked = [one for one in wanted if is_new(one[0], one[1])]
+                resources = dict(batch.resources)
                 made = tasks.queue(conn, run_id, asked, resources, batch.level, at=at, now=self._clock.seconds())
-                unfit = [one for one in refused if is_new(one[0], one[1])]
                 tasks.refuse(conn, unfit, Trouble.REFUSED.value, resources, batch.level, at)
-            return made, [_change(row) for row in tasks.states(conn, workflow.id, list(numbers))]
+                for (id, number, _), build in zip(asked, made, strict=True):
+                    states[id] = TaskChange(id, TaskStatus.INSTANTIATED, number, build.id)
+                for id, number, why in unfit:
+                    states[id] = TaskChange(id, TaskStatus.ERROR_FATAL, number, None, Trouble.REFUSED, why)
+            return made, [states[id] for id in numbers]
 
         made, changes = await self._store.write(write)
         for build in made:
@@ -294,13 +294,12 @@ class Workflows:
             raise ConfigError(
                 f"array {definition.name!r} has {len(definition.fallbacks)} fallbacks, not {batch.level}; take one that it has"
             )
-        found = []
-        for id, _ in batch.tasks:
-            task = tasks.get(conn, workflow.id, id)
-            if task is None or task.array_id != array.id:
+        ids = [id for id, _ in batch.tasks]
+        found = {task.id: task for task in tasks.several(conn, workflow, ids) if task.array_id == array.id}
+        for id in ids:
+            if id not in found:
                 raise NotFound(f"array {definition.name!r} of workflow {workflow.id} has no task {id}")
-            found.append(task)
-        return workflow, definition, found
+        return workflow, definition, [found[id] for id in ids]
 
     async def _rendered(
         self,
@@ -409,7 +408,7 @@ def attach(controller: Controller, store: Store, clock: Clock) -> Workflows:
     return workflows
 
 
-def _is_new(task: TaskOfArray, attempt: int) -> bool:
+def _is_new(task: TaskOfArray | TaskChange, attempt: int) -> bool:
     return task.attempts < attempt and task.status in TO_QUEUE
 
 

@@ -37,7 +37,7 @@ def test_all_of_it_is_there_after_a_restart(tmp_path: Path) -> None:
     ("sql", "read"),
     [
         ("UPDATE workflow_arrays SET definition = '{'", lambda conn, w: rows.arrays(conn, w.id)),
-        ("UPDATE workflow_tasks SET own = '{'", lambda conn, w: tasks.get(conn, w.id, w.first_task)),
+        ("UPDATE workflow_tasks SET own = '{'", lambda conn, w: tasks.several(conn, w, [w.first_task])),
         (
             "UPDATE workflow_tasks SET resources = '3'",
             lambda conn, w: [tasks.resources_of(row[6], row[0]) for row in tasks.page(conn, w, 0, 9, "G")],

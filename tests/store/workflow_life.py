@@ -92,9 +92,10 @@ def lead(store: Store) -> None:
     assert read(lambda conn: sorted(tasks.counts(conn, workflow))) == [(ids[0], "G", 12), (ids[1], "G", 8)]
     assert read(lambda conn: tasks.any_not_done(conn, workflow)) == ("t0", "G")
     assert read(lambda conn: tasks.any_not_done(conn, other)) is None
-    assert read(lambda conn: tasks.get(conn, other.id, first)) is None
+    assert read(lambda conn: tasks.several(conn, other, [first])) == []
     own = {"properties": {"é": 1}, "labels": {}}
-    assert read(lambda conn: tasks.get(conn, workflow.id, first + 1)) == TaskOfArray(first + 1, ids[0], "t1", "G", 0, None, own)
+    task = TaskOfArray(first + 1, ids[0], "t1", "G", 0, None, own)
+    assert read(lambda conn: tasks.several(conn, workflow, [first + 1])) == [task]
     # --- a run
     assert read(lambda conn: rows.last_run(conn, workflow.id)) is None
     run = write(lambda conn: rows.begin_run(conn, workflow.id, "somebody\0", 10.0, 20.0))
@@ -114,7 +115,7 @@ def lead(store: Store) -> None:
     with pytest.raises((StoreError, IntegrityError)):
         write(lambda conn: tasks.queue(conn, run.id, wanted[:1], {}, 0, at=30.5, now=12.0))
     write(lambda conn: tasks.refuse(conn, [(first + 3, 1, "no\0")], "refused", {}, 0, 31.0))
-    assert read(lambda conn: tasks.states(conn, workflow.id, [first, first + 3, 1])) == [
+    assert read(lambda conn: tasks.states(conn, workflow, [first, first + 3, 1])) == [
         (first, "I", 1, made[0].id, None, ""),
         (first + 3, "F", 1, None, "refused", "no\ufffd"),
     ]
@@ -157,7 +158,7 @@ def lead(store: Store) -> None:
         ("G", 10),
         ("O", 1),
     ]
-    assert read(lambda conn: tasks.states(conn, workflow.id, [first + 2])) == [(first + 2, "G", 0, None, None, "")]
+    assert read(lambda conn: tasks.states(conn, workflow, [first + 2])) == [(first + 2, "G", 0, None, None, "")]
     write(lambda conn: rows.end_run(conn, run.id, "E", "lost", 40.0, lost=True))
     assert [lost.id for lost in read(rows.lost_runs)] == [run.id]
     assert read(rows.open_runs) == []
