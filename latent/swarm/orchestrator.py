@@ -137,6 +137,7 @@ class Orchestrator:
         return end
 
     async def _round(self) -> _End | None:
+        begun = self._clock.seconds()
         await self._heart.beat_if_due()
         changes = await self._synced()
         if not self._heart.is_over:
@@ -144,7 +145,9 @@ class Orchestrator:
         end = self._end()
         if end is None and not self._heart.is_over:
             changes += await self._queue()
-        self._rest = self._pace.shortest if changes else min(self._rest * 1.5, self._pace.longest)
+        # Where rounds take long, what happens meanwhile is better asked for at once: half of the controller's time is for others.
+        took = self._clock.seconds() - begun
+        self._rest = min(max(took, self._pace.shortest if changes else self._rest * 1.5), self._pace.longest)
         return end
 
     async def _synced(self) -> int:
