@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from latent.config.loader import load
 from latent.config.settings import Bots, Buildbot, Config, Peer
-from latent.controller.clock import WallClock
+from latent.controller.clock import KEPT, WallClock
 from latent.controller.service import Controller
 from latent.errors import ConfigError
 from latent.gateways.bots import BotsGateway, Desk
@@ -84,8 +84,8 @@ class Assembly:
             raise
 
     async def _start(self, config: Config) -> None:
-        clock = WallClock(self._reactor)
         store = self._store = Store.open(config.db_url, self.state_dir, reactor=self._reactor)
+        clock = WallClock(self._reactor, self.state_dir / KEPT)
         controller = self.controller = Controller(
             config,
             store,
