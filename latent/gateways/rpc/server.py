@@ -3,7 +3,7 @@
 Messages are parsed here and not by gRPC, so that one that is malformed is answered with a status that says so.
 
 Note [Whose read]. They are read here as well. gRPC itself reads a request in the task that a client's cancellation ends, and when
-it strikes meanwhile, 80 bytes of the C library are never given back: a client that hangs up at once, over and over, would have the
+it strikes then, 80 bytes of the C library are never given back: a client that hangs up at once, over and over, would have the
 controller grow without end (grpcio up to 1.85.1 at least, https://github.com/grpc/grpc/issues/43360). A read that nobody cancels
 ends by itself when the call is gone, and gives back all. So methods are declared as streams of requests, which on the wire is the
 same, and the one request is read in a task of its own.
