@@ -65,7 +65,7 @@ class Session:
     that the same token opened, newest first; ``replaced``: those that are closed when it attaches. ``offered``: runs put before
     it that it has not fetched; ``parked``: its calls that wait for one.
 
-    ``silent``: it is closed because it was not heard, not because its agent or its connection has ended.
+    ``silent``: it is closed because it was not heard; ``ended``: its agent has ended what it ran, and has said so.
 
     ``labels``: a text or a list of texts for each name. ``patience``: seconds that it may be silent, None for as long as any.
     ``asks_until``: until when it counts as one that takes builds; bots only do while they ask.
@@ -89,6 +89,7 @@ class Session:
     attached: bool = False
     closed: bool = False
     silent: bool = False
+    ended: bool = False
     close_reason: str = ""
     earlier: tuple[rows.SessionRow, ...] = ()
     replaced: list[Session] = field(factory=list)
@@ -376,11 +377,15 @@ class Sessions:
         )
         here("sessions.leave.written")
 
-    async def close(self, session: Session, reason: str) -> None:
-        """The session is over, for whatever reason; its runs are interrupted. Idempotent."""
+    async def close(self, session: Session, reason: str, *, ended: bool = False) -> None:
+        """The session is over, for whatever reason; its runs are interrupted. Idempotent.
+
+        ``ended``: its agent has ended them, and says so; else they may go on where nobody hears of them.
+        """
         if session.closed:
             return
         session.closed = True
+        session.ended = ended
         session.close_reason = reason
         self._open.pop(session.id, None)
         if self._attached.get(session.worker) is session:

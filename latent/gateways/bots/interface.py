@@ -247,7 +247,7 @@ class BotsInterface:
         if bot.leases:
             await self._desk.sessions.leave(bot.session, "its bot is terminating")
         else:
-            await self._desk.sessions.close(bot.session, "its bot has terminated")
+            await self._desk.sessions.close(bot.session, "its bot has terminated", ended=True)
 
     # --- new leases ----------------------------------------------------------------------------------------------------------
 
@@ -259,6 +259,7 @@ class BotsInterface:
             return
         seconds = poll_seconds(deadline, self.keep_alive)
         session.asks_until = math.inf
+        self._desk.dispatcher.asks(session, bot.free)
         asked = self._desk.dispatcher.next_lease(session)
         # At once, not when its call is awake again: a client that hangs up in between is given it with its next call.
         asked.addCallback(partial(self._desk.took, bot))
