@@ -447,9 +447,12 @@ class Controller:
             machine=post.plugin.machine_name or "",
         )
 
-    def pause(self, worker: str, paused: bool) -> None:
-        """Stop giving it builds, or start again; taking it back also ends its back-off. Raises NotFound."""
-        self._post(worker).pause(paused)
+    def pause(self, worker: str, paused: bool) -> Deferred[None]:
+        """Stop giving it builds, or start again; taking it back also ends its back-off. Fires when that is on disk.
+
+        Raises NotFound.
+        """
+        return self._post(worker).pause(paused)
 
     def _post(self, worker: str) -> Post:
         post = self.roster.get(worker)
