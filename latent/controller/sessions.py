@@ -47,6 +47,13 @@ LEAVING = "leaving"
 LINGER = 3.0
 """Seconds that a session outlives its last run when its agent leaves: log lines may come a second after the end."""
 
+HEARTBEATS = {"peer": 10.0, BOTS: 10.0}
+"""Seconds between two signs of life of an agent, for protocols whose gateways do not look after that themselves. A bot's while it
+has a lease."""
+
+MISSED = 3
+"""How many of them an agent may miss."""
+
 LOST_KEPT = 10_000
 """How many sessions are remembered that were closed because their agents were not heard."""
 
@@ -64,6 +71,8 @@ class Session:
     ``suspected``: why it may be gone; without a sign of life by ``suspected_until`` it is. ``earlier``: rows of those before it
     that the same token opened, newest first; ``replaced``: those that are closed when it attaches. ``offered``: runs put before
     it that it has not fetched; ``parked``: its calls that wait for one.
+
+    ``returning``: a restart has interrupted it, and its agent has not been heard since.
 
     ``silent``: it is closed because it was not heard; ``ended``: its agent has ended what it ran, and has said so.
 
@@ -87,6 +96,7 @@ class Session:
     patience: float | None = None
     asks_until: float = math.inf
     attached: bool = False
+    returning: bool = False
     closed: bool = False
     silent: bool = False
     ended: bool = False
@@ -136,6 +146,16 @@ class Sessions:
         self._sweeper = Alarm(clock, self._sweep)
         self.shared: str | None = None
         self._lost_lately: OrderedDict[int, Session] = OrderedDict()
+
+    def patience(self, session: Session) -> float:
+        """Seconds of silence after which its agent is missed: three heartbeats, or half of ``timeout`` where somebody has made
+        that longer. After a restart it is all of it: agents try to come back only now and then."""
+        if session.patience is not None:
+            return session.patience
+        beat = HEARTBEATS.get(session.protocol)
+        if beat is None or session.returning:
+            return self.timeout
+        return min(self.timeout, max(MISSED * beat, self.timeout / 2))
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._open.values()))
@@ -270,6 +290,7 @@ class Sessions:
         session = Session(row.id, row.worker, row.attempt, row.protocol, self._clock.seconds(), token_hash=row.token_hash)
         session.capacity, session.labels, session.info = row.capacity, dict(row.labels), dict(row.info)
         session.leaving = str(session.info.get(LEAVING, ""))
+        session.returning = True
         self._admit(session)
 
     def _admit(self, session: Session) -> None:
@@ -297,6 +318,7 @@ class Sessions:
         """Any sign of life. The first one after a restart attaches the session again."""
         session.last_seen = self._clock.seconds()
         session.suspected = ""
+        session.returning = False
         if not session.attached and session.info and not session.closed:
             self._attach(session).addErrback(self._attach_failed, session)
 
@@ -422,7 +444,7 @@ class Sessions:
         for session in list(self._open.values()):
             if session.suspected and now >= session.suspected_until:
                 self._lost(session, f"its agent is gone: {session.suspected}")
-            elif now - session.last_seen >= (patience := session.patience or self.timeout):
+            elif now - session.last_seen >= (patience := self.patience(session)):
                 self._lost(session, f"its agent was silent for {patience:g} s")
             elif session.leaving and not self._losses.is_busy(session):
                 if session.leaves_at is None:

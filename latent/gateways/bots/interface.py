@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import OrderedDict
 from functools import partial
 from typing import Any, ClassVar
@@ -324,7 +325,9 @@ class BotsInterface:
         busy = bool(message.leases)
         # With a lease it is missed as soon as any other agent.
         session.patience = None if busy else self.keep_alive
-        translate.stamp(message, desk.clock.seconds() + due_in(self.keep_alive, desk.dispatcher.lease_seconds if busy else None))
+        lapses = min(desk.dispatcher.lease_seconds, desk.sessions.timeout) if busy else None
+        # What the bot reads against its own clock is told by this machine's: Note [A clock that is set] in controller/clock.py.
+        translate.stamp(message, time.time() + due_in(self.keep_alive, lapses))
         return message, metadata
 
 
