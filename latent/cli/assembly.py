@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from latent.cli.ending import Ending
 from latent.config.loader import load
 from latent.config.settings import Bots, Buildbot, Config, Peer
 from latent.controller.clock import KEPT, WallClock
@@ -210,9 +211,12 @@ class Assembly:
                 await controller.hurry()
             return
         self._stopping, self._hurried = True, fast
-        await controller.stop(fast)
+        await Ending(Deferred.fromCoroutine(controller.stop(fast)), self._stalled_in_a_hurry, self._reactor)
         await self._close()
         self._ended()
+
+    def _stalled_in_a_hurry(self) -> str | None:
+        return self._store.stalled if self._hurried and self._store is not None else None
 
     def stop_soon(self, fast: bool) -> None:
         """Begin to stop; the caller's answer still goes out."""
