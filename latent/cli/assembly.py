@@ -11,9 +11,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from latent.cli.ending import Ending
 from latent.config.loader import load
 from latent.config.settings import Bots, Buildbot, Config, Peer
-from latent.controller.clock import WallClock
+from latent.controller.clock import KEPT, WallClock
 from latent.controller.service import Controller
 from latent.errors import ConfigError
 from latent.gateways.bots import BotsGateway, Desk
@@ -86,8 +87,8 @@ class Assembly:
             raise
 
     async def _start(self, config: Config) -> None:
-        clock = WallClock(self._reactor)
         store = self._store = Store.open(config.db_url, self.state_dir, reactor=self._reactor)
+        clock = WallClock(self._reactor, self.state_dir / KEPT)
         controller = self.controller = Controller(
             config,
             store,
@@ -215,9 +216,12 @@ class Assembly:
                 await controller.hurry()
             return
         self._stopping, self._hurried = True, fast
-        await controller.stop(fast)
+        await Ending(Deferred.fromCoroutine(controller.stop(fast)), self._stalled_in_a_hurry, self._reactor)
         await self._close()
         self._ended()
+
+    def _stalled_in_a_hurry(self) -> str | None:
+        return self._store.stalled if self._hurried and self._store is not None else None
 
     def stop_soon(self, fast: bool) -> None:
         """Begin to stop; the caller's answer still goes out."""

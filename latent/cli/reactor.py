@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from typing import Any
 
 
@@ -15,11 +16,15 @@ def install() -> Any:
     """
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     from twisted.internet import asyncioreactor
+    from twisted.internet.main import installReactor
 
     if "twisted.internet.reactor" not in sys.modules:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        asyncioreactor.install(loop)
+        steady = asyncioreactor.AsyncioSelectorReactor(loop)
+        # Twisted's own reads the wall: when that is set back, every call that waits would wait so much longer.
+        steady.seconds = time.monotonic
+        installReactor(steady)
     from twisted.internet import reactor
 
     if not isinstance(reactor, asyncioreactor.AsyncioSelectorReactor):

@@ -56,7 +56,7 @@ def converse(place: Place, conversation: Conversation, tell: Callable[[str], Non
 async def _converse(
     place: Place, config: Any, conversation: Conversation, tell: Callable[[str], None], reactor: Any, stack: ExitStack
 ) -> Doc:
-    from latent.controller.clock import WallClock
+    from latent.controller.clock import KEPT, WallClock
     from latent.controller.service import Controller
     from latent.store.database import Store
     from latent.web import documents
@@ -68,7 +68,8 @@ async def _converse(
         kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latent-leaks-")))
         url = f"sqlite:///{kept / 'latent.sqlite'}"
     store = Store.open(url, kept, reactor=reactor)
-    controller = Controller(config, store, reactor=reactor, clock=WallClock(reactor), state_dir=place.state, jitter=lambda: 0.0)
+    clock = WallClock(reactor, kept / KEPT)
+    controller = Controller(config, store, reactor=reactor, clock=clock, state_dir=place.state, jitter=lambda: 0.0)
     try:
         await controller.take_stock()
         try:

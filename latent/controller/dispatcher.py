@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from attrs import define, evolve, field
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
@@ -18,6 +18,7 @@ from latent.controller.aftermath import Aftermath, drained, lost_run
 from latent.controller.clock import Alarm, Clock
 from latent.controller.fences import Fences
 from latent.controller.lifecycle import Lifecycle
+from latent.controller.live import LiveRun
 from latent.controller.queue import BuildQueue
 from latent.controller.roster import Roster
 from latent.controller.sessions import Session, Sessions
@@ -46,30 +47,6 @@ from latent.worker.properties import Properties
 log = Logger()
 
 
-@define(eq=False)
-class LiveRun:
-    """A run that is not over. ``attempt`` 0: of a plain worker. ``delivered``: the lease was given to the session.
-
-    ``end``: how it ended, for those who still hold it then.
-    """
-
-    id: int
-    build: Build
-    worker: str
-    attempt: int
-    state: leasing.Running
-    alarm: Alarm
-    delivered: bool = False
-    end: leasing.Over | None = None
-    watchers: list[Deferred[bool]] = field(factory=list)
-    over: list[Deferred[None]] = field(factory=list)
-
-    @property
-    def key(self) -> str:
-        """How the worker's machine knows it."""
-        return str(self.id)
-
-
 class Dispatcher:
     """``lease_seconds``: how long a lease holds without being renewed. ``poke`` is called when a new plan may be worth making."""
 
@@ -91,7 +68,7 @@ class Dispatcher:
         self._of_worker: dict[str, set[int]] = {}
         self._of_build: dict[int, LiveRun] = {}
         self.aftermath = Aftermath(store, clock)
-        self.fences = Fences(store, clock, roster, self.sessions, lambda: self.poke())
+        self.fences = Fences(store, clock, roster, lambda: self.poke())
         self._log_watchers: dict[int, list[Deferred[None]]] = {}
 
     # --- what the planner and the service ask --------------------------------------------------------------------------------
@@ -201,7 +178,7 @@ class Dispatcher:
     def interrupted(self, worker: str, builds: tuple[str, ...], reason: str) -> None:
         for key in builds:
             if (run := self._runs.get(int(key))) is not None:
-                self._change(run, leasing.SessionLost(f"worker {worker}: {reason}", ended=False))
+                self._change(run, leasing.SessionLost(f"worker {worker}: {reason}"))
 
     def drop_session(self, worker: str, session: str, reason: str) -> None:
         self.sessions.drop(worker, session, reason)
@@ -225,8 +202,10 @@ class Dispatcher:
     def session_lost(self, session: Session, reason: str) -> None:
         for run in self.runs_of(session.worker):
             if run.state.session == session.id:
-                self._change(run, leasing.SessionLost(reason, ended=not session.silent))
+                self._change(run, leasing.SessionLost(reason, ended=session.ended))
                 self._blame_if_not_begun(run, reason)
+        if session.silent:
+            self.fences.silent(Attempt(session.worker, session.attempt or 0))
 
     def session_leaves(self, session: Session, reason: str) -> bool:
         """What it has not begun is given back, what runs goes on; whether anything runs."""
@@ -250,12 +229,16 @@ class Dispatcher:
         if session.capacity == 1:
             for run in self.runs_of(session.worker):
                 if run.state.session == session.id and run.delivered and run.state.lease is LeaseState.PENDING:
-                    return succeed(self.lease_of(run))
+                    return succeed(run.lease())
         parked: Deferred[Lease] = Deferred(session.parked.remove)
         session.parked.append(parked)
-        self.fences.asks(session, self.load_of(session.worker))
+        self.asks(session, len(session.parked))
         self._serve(session)
         return parked
+
+    def asks(self, session: Session, free: int) -> None:
+        """Its agent asks for ``free`` leases more than it has."""
+        self.fences.asks(session, free + sum(run.taken for run in self.runs_of(session.worker)))
 
     def _serve(self, session: Session) -> None:
         while session.offered and session.parked:
@@ -264,22 +247,7 @@ class Dispatcher:
                 continue
             here("dispatcher.lease.before")
             run.delivered = True
-            session.parked.popleft().callback(self.lease_of(run))
-
-    def lease_of(self, run: LiveRun) -> Lease:
-        """What an agent is given of the run."""
-        request = run.build.request
-        return Lease(
-            run_id=run.id,
-            build_id=run.build.id,
-            worker=run.worker,
-            steps=tuple((f"{run.id}.{number}", step) for number, step in enumerate(request.steps)),
-            properties=request.properties,
-            timeout=request.timeout,
-            labels=request.requirements.labels,
-            builder=request.builder,
-            payload=request.payload,
-        )
+            session.parked.popleft().callback(run.lease())
 
     async def activate(self, session: Session, run_id: int, at: float) -> None:
         """The agent took the lease and has begun. Raises NotYourRun; idempotent."""
@@ -312,7 +280,7 @@ class Dispatcher:
         lines = await self._store.read(lambda _: self._store.logs.next_lines(run_id))
         here("dispatcher.recall.answered")
         run = self._runs.get(run_id)
-        return Recollection(lease=None if run is None else self.lease_of(run), steps=tuple(steps), lines=lines)
+        return Recollection(lease=None if run is None else run.lease(), steps=tuple(steps), lines=lines)
 
     async def step_changed(self, session: Session, run_id: int, state: StepState) -> None:
         """Raises NotYourRun. Of a run that is over only the ends of its steps are taken."""

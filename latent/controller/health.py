@@ -145,7 +145,7 @@ def _worker(post: Post, dispatcher: Dispatcher, trouble: str, now: float) -> Ite
             remedy="look whether an instance can reach the controller, and at its agent's log",
         )
     session = dispatcher.sessions.of_worker(post.name)
-    if session is not None and now - session.last_seen > (patience := session.patience or dispatcher.sessions.timeout) / QUIET:
+    if session is not None and now - session.last_seen > (patience := dispatcher.sessions.patience(session)) / QUIET:
         bad = True
         yield HealthItem(
             subject=subject,

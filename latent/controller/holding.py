@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from latent.controller.dispatcher import Dispatcher, LiveRun
+from latent.controller.dispatcher import Dispatcher
+from latent.controller.live import LiveRun
 from latent.controller.sessions import Session
 from latent.model import Lease, LeaseState
 
@@ -18,12 +19,8 @@ def standing(dispatcher: Dispatcher, session: Session, run_id: int) -> LeaseStat
 def held(dispatcher: Dispatcher, session: Session) -> list[Lease]:
     """The leases that the session has been given and that are not over, oldest first."""
     runs = dispatcher.runs_of(session.worker)
-    return [dispatcher.lease_of(run) for run in runs if _held(run, session) and (run.delivered or _taken(run))]
+    return [run.lease() for run in runs if _held(run, session) and run.taken]
 
 
 def _held(run: LiveRun, session: Session) -> bool:
     return run.worker == session.worker and run.state.session == session.id
-
-
-def _taken(run: LiveRun) -> bool:
-    return run.state.lease is not LeaseState.PENDING

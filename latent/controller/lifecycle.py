@@ -189,9 +189,10 @@ class Lifecycle:
         """Its instance failed in a way that is not the build's fault: others are to have builds first, for a while."""
         self._set_quarantine(quarantining.failed(self.quarantine, reason, self._clock.seconds(), self._jitter()))
 
-    def pause(self, paused: bool) -> None:
+    def pause(self, paused: bool) -> Deferred[None]:
+        """Fires when it is on disk."""
         change = quarantining.pause if paused else quarantining.unpause
-        self._set_quarantine(change(self.quarantine))
+        return self._set_quarantine(change(self.quarantine))
 
     def why_closed(self) -> str:
         """Why no new build may go to this worker; empty if one may."""
@@ -325,15 +326,16 @@ class Lifecycle:
             case _:
                 assert_never(action)
 
-    def _set_quarantine(self, quarantine: Quarantine) -> None:
+    def _set_quarantine(self, quarantine: Quarantine) -> Deferred[None]:
         self.quarantine = quarantine
         doc = attrs.asdict(quarantine)
         here("lifecycle.backoff.before")
-        self._store.write(lambda conn: journal.save_quarantine(conn, self.name, doc)).addCallbacks(
+        saved = self._store.write(lambda conn: journal.save_quarantine(conn, self.name, doc)).addCallbacks(
             passing("lifecycle.backoff.written"),
             lambda f: log.failure("{worker}: its back-off could not be saved", failure=f, worker=self.name),
         )
         self._listener.changed(self.name)
+        return saved
 
     def _answer_attach(self, session: str, refused: str | None) -> None:
         answer = self._attaching.pop(session, None)

@@ -81,9 +81,10 @@ class PlainWorker:
             return "its agent is not attached"
         return quarantining.why_closed(self.quarantine, self._clock.seconds())
 
-    def pause(self, paused: bool) -> None:
+    def pause(self, paused: bool) -> Deferred[None]:
+        """Fires when it is on disk."""
         change = quarantining.pause if paused else quarantining.unpause
-        self._set_quarantine(change(self.quarantine))
+        return self._set_quarantine(change(self.quarantine))
 
     def blame(self, reason: str) -> None:
         """Its agent failed in a way that is not the build's fault: others are to have builds first, for a while."""
@@ -93,12 +94,13 @@ class PlainWorker:
         if self.quarantine != (better := quarantining.good_build(self.quarantine)):
             self._set_quarantine(better)
 
-    def _set_quarantine(self, quarantine: Quarantine) -> None:
+    def _set_quarantine(self, quarantine: Quarantine) -> Deferred[None]:
         self.quarantine = quarantine
         doc = attrs.asdict(quarantine)
         here("plain.backoff.before")
-        self._store.write(lambda conn: journal.save_quarantine(conn, self.name, doc)).addCallbacks(
+        saved = self._store.write(lambda conn: journal.save_quarantine(conn, self.name, doc)).addCallbacks(
             passing("plain.backoff.written"),
             lambda f: log.failure("{worker}: its back-off could not be saved", failure=f, worker=self.name),
         )
         self._changed(self.name)
+        return saved

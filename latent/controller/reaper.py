@@ -5,7 +5,7 @@ Their stop failed, hung or was cut short, or a scan found that their instance ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from attrs import define, evolve, field
@@ -58,7 +58,7 @@ class _Case:
 
 
 class Reaper:
-    """``idle``: it is told of cases and does nothing of itself.
+    """``idle``: it is told of cases and does nothing of itself. ``confirmed``: called when an instance is known to be gone.
 
     The cases of other controllers are not in the store, which is this one's: after a restart scans find them again.
     """
@@ -73,6 +73,7 @@ class Reaper:
         self._alarm = Alarm(clock, self._due)
         self._stopped = False
         self.idle = False
+        self.confirmed: Callable[[], None] = lambda: None
 
     def cases(self) -> list[Condemned]:
         """What is not yet confirmed to be gone."""
@@ -205,6 +206,7 @@ class Reaper:
         if not self._foreign(case):
             await self._store.write(lambda conn: attempts.gone(conn, attempt, now))
             here("reaper.gone.written")
+            self.confirmed()
         log.info("{attempt} is confirmed to be gone", attempt=attempt)
 
     async def _failed(self, case: _Case, error: Exception) -> None:

@@ -108,6 +108,16 @@ def _quarantine(doc: JSON) -> Quarantine:
     return quarantine
 
 
+def report_undeclared(roster: Roster, remains: Remains) -> None:
+    """Say which workers that are not there any more had an instance; `Remains.problems` is added to."""
+    for name, live in remains.live.items():
+        if not isinstance(roster.get(name), Lifecycle):
+            remains.problems.append(
+                f"worker {name} is no longer declared as it was, but attempt {live[-1].attempt.number} of it was up: "
+                f"declare it again so that its instance can be stopped, or see to it by hand"
+            )
+
+
 @define(eq=False)
 class _Listing:
     """One call of list_instances, for all who want to know."""

@@ -105,6 +105,8 @@ class Controller:
         self._stopping = False
         self.dispatcher.poke = self.scheduler.poke
         self.dispatcher.condemned = self.reaper.condemned
+        self.dispatcher.fences.cases = self.reaper.cases
+        self.reaper.confirmed = self.dispatcher.fences.changed
         self.dispatcher.worker_changed = self._worker_changed
         self.dispatcher.machine_wanted = self.machines.wanted
         self.gauges.add("latent_machines", "Latent machines, by state.", self.machines.counts)
@@ -129,7 +131,7 @@ class Controller:
         self.problems = remains.problems
         for worker in self.config.workers.values():
             await self._enlist(worker, remains)
-        self._report_undeclared(remains)
+        recovery.report_undeclared(self.roster, remains)
         recover = self._recovery(remains)
         await recover.builds_and_sessions()
         self.problems += await self.machines.start(self.config.machines)
@@ -222,14 +224,6 @@ class Controller:
             await recover.worker(post)
         post.setting_up = False
         self.dispatcher.changed(post.name)
-
-    def _report_undeclared(self, remains: Remains) -> None:
-        for name, live in remains.live.items():
-            if not isinstance(self.roster.get(name), Lifecycle):
-                self.problems.append(
-                    f"worker {name} is no longer declared as it was, but attempt {live[-1].attempt.number} of it was up: "
-                    f"declare it again so that its instance can be stopped, or see to it by hand"
-                )
 
     async def stop(self, fast: bool = False) -> None:
         """No new builds; unless ``fast``, those that run may end; then every instance is stopped. Instances first, store last."""
@@ -359,6 +353,7 @@ class Controller:
         now = self._clock.seconds()
         await self.store.write(lambda conn: rows.end(conn, build.id, Result.CANCELLED, reason, now))
         here("service.cancel.ended")
+        self.dispatcher.fences.forget(build.id)
         ended = evolve(build, state=BuildState.FINISHED, result=Result.CANCELLED, reason=reason, ended_at=now)
         self.queue.finished(ended)
 
@@ -453,9 +448,12 @@ class Controller:
             machine=post.plugin.machine_name or "",
         )
 
-    def pause(self, worker: str, paused: bool) -> None:
-        """Stop giving it builds, or start again; taking it back also ends its back-off. Raises NotFound."""
-        self._post(worker).pause(paused)
+    def pause(self, worker: str, paused: bool) -> Deferred[None]:
+        """Stop giving it builds, or start again; taking it back also ends its back-off. Fires when that is on disk.
+
+        Raises NotFound.
+        """
+        return self._post(worker).pause(paused)
 
     def _post(self, worker: str) -> Post:
         post = self.roster.get(worker)

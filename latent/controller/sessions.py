@@ -47,6 +47,13 @@ LEAVING = "leaving"
 LINGER = 3.0
 """Seconds that a session outlives its last run when its agent leaves: log lines may come a second after the end."""
 
+HEARTBEATS = {"peer": 10.0, BOTS: 10.0}
+"""Seconds between two signs of life of an agent, for protocols whose gateways do not look after that themselves. A bot's while it
+has a lease."""
+
+MISSED = 3
+"""How many of them an agent may miss."""
+
 LOST_KEPT = 10_000
 """How many sessions are remembered that were closed because their agents were not heard."""
 
@@ -65,7 +72,9 @@ class Session:
     that the same token opened, newest first; ``replaced``: those that are closed when it attaches. ``offered``: runs put before
     it that it has not fetched; ``parked``: its calls that wait for one.
 
-    ``silent``: it is closed because it was not heard, not because its agent or its connection has ended.
+    ``returning``: a restart has interrupted it, and its agent has not been heard since.
+
+    ``silent``: it is closed because it was not heard; ``ended``: its agent has ended what it ran, and has said so.
 
     ``labels``: a text or a list of texts for each name. ``patience``: seconds that it may be silent, None for as long as any.
     ``asks_until``: until when it counts as one that takes builds; bots only do while they ask.
@@ -87,8 +96,10 @@ class Session:
     patience: float | None = None
     asks_until: float = math.inf
     attached: bool = False
+    returning: bool = False
     closed: bool = False
     silent: bool = False
+    ended: bool = False
     close_reason: str = ""
     earlier: tuple[rows.SessionRow, ...] = ()
     replaced: list[Session] = field(factory=list)
@@ -135,6 +146,16 @@ class Sessions:
         self._sweeper = Alarm(clock, self._sweep)
         self.shared: str | None = None
         self._lost_lately: OrderedDict[int, Session] = OrderedDict()
+
+    def patience(self, session: Session) -> float:
+        """Seconds of silence after which its agent is missed: three heartbeats, or half of ``timeout`` where somebody has made
+        that longer. After a restart it is all of it: agents try to come back only now and then."""
+        if session.patience is not None:
+            return session.patience
+        beat = HEARTBEATS.get(session.protocol)
+        if beat is None or session.returning:
+            return self.timeout
+        return min(self.timeout, max(MISSED * beat, self.timeout / 2))
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._open.values()))
@@ -269,6 +290,7 @@ class Sessions:
         session = Session(row.id, row.worker, row.attempt, row.protocol, self._clock.seconds(), token_hash=row.token_hash)
         session.capacity, session.labels, session.info = row.capacity, dict(row.labels), dict(row.info)
         session.leaving = str(session.info.get(LEAVING, ""))
+        session.returning = True
         self._admit(session)
 
     def _admit(self, session: Session) -> None:
@@ -296,6 +318,7 @@ class Sessions:
         """Any sign of life. The first one after a restart attaches the session again."""
         session.last_seen = self._clock.seconds()
         session.suspected = ""
+        session.returning = False
         if not session.attached and session.info and not session.closed:
             self._attach(session).addErrback(self._attach_failed, session)
 
@@ -376,11 +399,15 @@ class Sessions:
         )
         here("sessions.leave.written")
 
-    async def close(self, session: Session, reason: str) -> None:
-        """The session is over, for whatever reason; its runs are interrupted. Idempotent."""
+    async def close(self, session: Session, reason: str, *, ended: bool = False) -> None:
+        """The session is over, for whatever reason; its runs are interrupted. Idempotent.
+
+        ``ended``: its agent has ended them, and says so; else they may go on where nobody hears of them.
+        """
         if session.closed:
             return
         session.closed = True
+        session.ended = ended
         session.close_reason = reason
         self._open.pop(session.id, None)
         if self._attached.get(session.worker) is session:
@@ -417,7 +444,7 @@ class Sessions:
         for session in list(self._open.values()):
             if session.suspected and now >= session.suspected_until:
                 self._lost(session, f"its agent is gone: {session.suspected}")
-            elif now - session.last_seen >= (patience := session.patience or self.timeout):
+            elif now - session.last_seen >= (patience := self.patience(session)):
                 self._lost(session, f"its agent was silent for {patience:g} s")
             elif session.leaving and not self._losses.is_busy(session):
                 if session.leaves_at is None:

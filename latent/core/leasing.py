@@ -81,10 +81,10 @@ class Finished:
 
 @frozen
 class SessionLost:
-    """``ended``: what it ran has ended with it. It has not where the agent is only not heard, or its instance is to go."""
+    """``ended``: its agent has said that what it ran has ended too. Of one that is only not heard any more nobody knows that."""
 
     reason: str
-    ended: bool = True
+    ended: bool = False
 
 
 @frozen

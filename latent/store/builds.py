@@ -90,13 +90,15 @@ _LOST_BY = Statement(
     "SELECT error_msg FROM runs WHERE id = :id AND lease_session = :session_id"
     " AND status = 'interrupted' AND error_code IN ('lease_expired', 'session_lost')"
 )
-_PERHAPS_RUNNING = Statement(
-    "SELECT r.build_id, r.worker, r.attempt FROM builds b JOIN runs r ON r.build_id = b.id"
-    " JOIN attempts a ON a.worker = r.worker AND a.number = r.attempt"
-    f" WHERE b.{UNFINISHED_BUILD} AND b.state = 'queued' AND r.status = 'interrupted' AND r.started_at IS NOT NULL"
-    " AND r.error_code IN ('lease_expired', 'session_lost', 'failed_to_substantiate')"
+# The cross joins make SQLite begin with the few builds that are not over, not with all runs there ever were.
+PERHAPS_RUNNING = (
+    "SELECT r.build_id, r.worker, r.attempt FROM builds b CROSS JOIN runs r CROSS JOIN attempts a"
+    f" WHERE b.{UNFINISHED_BUILD} AND b.state = 'queued' AND r.build_id = b.id AND a.worker = r.worker AND a.number = r.attempt"
+    " AND r.status = 'interrupted' AND r.started_at IS NOT NULL"
+    " AND r.error_code IN ('lease_expired', 'session_lost', 'failed_to_substantiate', 'cancelled')"
     " AND a.gone_at IS NULL AND (a.stopped_at IS NULL OR a.condemned_at IS NOT NULL) ORDER BY r.id"
 )
+_PERHAPS_RUNNING = Statement(PERHAPS_RUNNING)
 _LIVE_RUN_OF = Statement(f"SELECT id, machine FROM runs WHERE build_id = :build_id AND {LIVE_RUN}")
 _SET_STEP = Statement(
     "INSERT INTO run_steps (run_id, uuid, name, status, started_at, ended_at, exit_code, error)"

@@ -94,9 +94,10 @@ class InProcessAgent:
         """Raises NotYourRun."""
         await self._dispatcher.finished(self._attached(), lease.run_id, outcome, self._now())
 
-    async def leave(self, reason: str = "its agent has left") -> None:
-        """Close the session, as an agent does that ends in order, or a gateway whose connection is cut."""
-        await self._dispatcher.sessions.close(self._attached(), reason)
+    async def leave(self, reason: str = "its agent has left", *, ended: bool = True) -> None:
+        """Close the session, as an agent does that ends in order and (``ended``) all that it runs before, or a gateway whose
+        connection is cut."""
+        await self._dispatcher.sessions.close(self._attached(), reason, ended=ended)
 
     def move_to(self, controller: HasDispatcher) -> None:
         """Speak to another controller from now on: the one that was started after a crash."""

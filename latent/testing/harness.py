@@ -24,9 +24,9 @@ from twisted.python.failure import Failure
 
 from latent.config.builder import Builder
 from latent.config.settings import Config, Limits, ReaperSettings
-from latent.controller.dispatcher import LiveRun
 from latent.controller.health import HealthItem
 from latent.controller.lifecycle import Lifecycle
+from latent.controller.live import LiveRun
 from latent.controller.service import Controller
 from latent.controller.views import RunView, WorkerStatus
 from latent.model import JSON, Attempt, Build, BuildRequest, BuildState, Lease, Outcome, Requirements, Result, Step
@@ -137,9 +137,9 @@ class SteppedAgent:
         self.begin()
         self.finish(result)
 
-    def leave(self, reason: str = "its agent has left") -> None:
-        """Its session is closed, in order or because its connection was cut."""
-        self._harness.answer(self._agent.leave(reason))
+    def leave(self, reason: str = "its agent has left", *, ended: bool = True) -> None:
+        """Its session is closed, in order and after all that it ran, or (not ``ended``) because its connection was cut."""
+        self._harness.answer(self._agent.leave(reason, ended=ended))
         self._harness.advance(0)
 
     def come_back(self, *, attach: bool = True) -> SteppedAgent:

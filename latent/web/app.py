@@ -188,19 +188,19 @@ class Api:
         return document(request, {"workers": workers, "machines": machines})
 
     @app.route("/api/v1/workers/<path:name>/pause", methods=["POST"])
-    def pause(self, request: Request, name: str) -> bytes:
-        return self._pause(request, name, True)
+    async def pause(self, request: Request, name: str) -> bytes:
+        return await self._pause(request, name, True)
 
     @app.route("/api/v1/workers/<path:name>/unpause", methods=["POST"])
-    def unpause(self, request: Request, name: str) -> bytes:
-        return self._pause(request, name, False)
+    async def unpause(self, request: Request, name: str) -> bytes:
+        return await self._pause(request, name, False)
 
-    def _pause(self, request: Request, name: str, paused: bool) -> bytes:
+    async def _pause(self, request: Request, name: str, paused: bool) -> bytes:
         parse.body(body(request), [])
         known = {worker.name for worker in self._controller.workers()}
         if name not in known:
             raise _no_worker(name, sorted(known))
-        self._controller.pause(name, paused)
+        await self._controller.pause(name, paused)
         return document(request, documents.worker(next(worker for worker in self._controller.workers() if worker.name == name)))
 
     @app.route("/api/v1/workers/<path:name>/history", methods=["GET"])

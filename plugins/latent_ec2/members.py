@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from latent.errors import LatentWorkerCapacityError, LatentWorkerFailedToSubstantiate
 from latent_ec2.instances import Instance
@@ -14,15 +15,25 @@ from latent_ec2.launches import Launch, Wish
 
 @define(eq=False)
 class Member:
-    """``wanted`` until it was cancelled."""
+    """``wanted`` until it was cancelled. ``others``: who was told to wait for the same."""
 
     wish: Wish
     answer: Deferred[Instance]
     wanted: bool = True
+    others: list[Deferred[Instance]] = field(factory=list)
 
     @property
     def waits(self) -> bool:
         return self.wanted and not self.answer.called
+
+    def tell_others(self, result: Instance | Failure) -> None:
+        for other in self.others:
+            if other.called:
+                continue
+            if isinstance(result, Failure):
+                other.errback(result)
+            else:
+                other.callback(result)
 
 
 def fail(members: Iterable[Member], error: BaseException) -> None:

@@ -51,6 +51,9 @@ class Returns:
 
     def relaunch(self, document: JSON, wish: Wish) -> Deferred[Instance]:
         launch, index = from_document(document)
+        repeated = self._starts.repeated(wish)
+        if repeated is not None:  # by this very process: the launch is under way
+            return repeated
         member = self._starts.member(wish)
         self._returned.setdefault(launch.token, (launch, {}))[1][index] = member
         self._batch.add(launch.token)

@@ -92,11 +92,20 @@ class Starts:
 
         def settled(result: Any) -> Any:
             del self._waiting[key]
+            member.tell_others(result)
             return result
 
         member = self._waiting[key] = Member(wish, Deferred(lambda _: self._cancelled(member)))
         member.answer.addBoth(settled)
         return member
+
+    def repeated(self, wish: Wish) -> Deferred[Instance] | None:
+        """What an attempt that waits already is answered with, for one more who wants it; None if it does not wait."""
+        member = self._waiting.get((wish.controller_id, wish.member))
+        if member is None:
+            return None
+        member.others.append(Deferred())
+        return member.others[-1]
 
     def _cancelled(self, member: Member) -> None:
         member.wanted = False

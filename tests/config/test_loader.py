@@ -184,7 +184,7 @@ junk = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = ["workers", "builders", "protocols", "db", "www", "limits", "reaper", "title", "journal_days"]
+KEYS = ["workers", "builders", "protocols", "db", "www", "limits", "reaper", "machines", "title", "journal_days"]
 INNER = [
     "peer",
     "port",

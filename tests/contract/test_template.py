@@ -26,16 +26,26 @@ PATIENCE = 300.0
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory into which pip has installed the template, from a wheel; nothing is fetched from anywhere."""
+    """A directory with a new environment, ``venv``, into which pip has installed the template from a wheel.
+
+    Nothing is fetched from anywhere: latent and what it needs are this environment's own.
+    """
     place = tmp_path_factory.mktemp("template")
-    source, wheels, site = place / "source", place / "wheels", place / "site"
+    source, wheels, venv = place / "source", place / "wheels", place / "venv"
     shutil.copytree(TEMPLATE, source, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__", "build", ".pytest_cache"))
+    run(sys.executable, "-m", "venv", "--without-pip", str(venv), cwd=place)
+    (site,) = venv.glob("lib/python*/site-packages")
+    ours = (path for path in sys.path if Path(path).name == "site-packages")
+    site.joinpath("latent.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in ours))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    offline = ["--no-deps", "--no-index"]
-    run(*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", str(wheels), str(source), cwd=place)
-    run(*pip, "install", *offline, "--target", str(site), *map(str, wheels.glob("*.whl")), cwd=place)
+    run(*pip, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(source), cwd=place)
+    run(*pip, "--python", python(place), "install", "--no-index", *map(str, wheels.glob("*.whl")), cwd=place)
     shutil.rmtree(source / "src")
     return place
+
+
+def python(place: Path) -> str:
+    return str(place / "venv" / "bin" / "python")
 
 
 def run(*command: str, cwd: Path, **variables: str) -> str:
@@ -58,9 +68,7 @@ def run(*command: str, cwd: Path, **variables: str) -> str:
 
 def test_contract_by_pytest(installed: Path) -> None:
     """Its own tests pass, as its author runs them: every promise, none skipped, and it is found by its entry point."""
-    said = run(
-        sys.executable, "-m", "pytest", "-p", "no:cacheprovider", cwd=installed / "source", PYTHONPATH=str(installed / "site")
-    )
+    said = run(python(installed), "-m", "pytest", "-p", "no:cacheprovider", cwd=installed / "source")
     print(said)
     assert f"{TESTS + 1} passed" in said
     assert not re.search("skipped|failed|error", said)
@@ -68,16 +76,16 @@ def test_contract_by_pytest(installed: Path) -> None:
 
 def test_one_promise_by_trial_and_by_unittest(installed: Path) -> None:
     """The same tests are trial's and unittest's, too."""
-    path = os.pathsep.join([str(installed / "site"), str(installed / "source" / "tests")])
+    path = str(installed / "source" / "tests")
     test = "test_contract.TestTemplateLatentWorker.test_start_and_stop"
-    assert "PASSED (successes=1)" in run(sys.executable, "-m", "twisted.trial", test, cwd=installed, PYTHONPATH=path)
-    assert "OK" in run(sys.executable, "-m", "unittest", test, cwd=installed, PYTHONPATH=path)
+    assert "PASSED (successes=1)" in run(python(installed), "-m", "twisted.trial", test, cwd=installed, PYTHONPATH=path)
+    assert "OK" in run(python(installed), "-m", "unittest", test, cwd=installed, PYTHONPATH=path)
 
 
 def test_in_a_master_cfg(installed: Path) -> None:
     """Its master.cfg is a configuration."""
     cfg = str(installed / "source" / "master.cfg")
-    print(run(sys.executable, "-m", "latent.cli.main", "checkconfig", cfg, cwd=installed, PYTHONPATH=str(installed / "site")))
+    print(run(python(installed), "-m", "latent.cli.main", "checkconfig", cfg, cwd=installed))
 
 
 def test_page_lists_all_promises() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,14 +33,19 @@ def building(harness: ControllerHarness, name: str = "w") -> tuple[int, SteppedA
 
 
 def keep_up(harness: ControllerHarness, seconds: float, *agents: SteppedAgent) -> None:
-    """Time in which the agents show now and then that they live."""
-    for agent in agents:
-        agent.come_back()
+    """Time in which the agents show now and then that they live, and that they have what they have."""
+
+    def show() -> None:
+        for agent in agents:
+            agent.come_back()
+            with suppress(NotYourRun):
+                agent.renew()
+
+    show()
     while seconds > 0:
         harness.advance(min(seconds, 30))
         seconds -= 30
-        for agent in agents:
-            agent.come_back()
+        show()
 
 
 # --- getting work -----------------------------------------------------------------------------------------------------------
@@ -417,7 +423,7 @@ def test_an_agent_that_waits_for_a_cancellation_is_told_when_it_loses_the_run(tm
         for asked in (waiting, agent.watch()):
             with pytest.raises(NotYourRun, match="its lease expired"):
                 answer(asked)
-        assert harness.state(build) is BuildState.STARTING
+        assert harness.state(build) is BuildState.QUEUED
         harness.restart()
         agent.come_back()
         with pytest.raises(NotYourRun, match="its lease expired"):

@@ -253,8 +253,9 @@ def test_a_build_that_was_cancelled_without_anybody_hearing_it_is_never_offered(
         assert harness.worker_state("w") == "NOT_SUBSTANTIATED"
 
 
-def test_a_run_of_a_worker_that_is_gone_is_tried_elsewhere(tmp_path: Path) -> None:
-    """The worker is no longer declared: its agent can't come back, and an operator is told of its instance."""
+def test_a_run_of_a_worker_that_is_gone_waits_for_the_end_of_its_instance(tmp_path: Path) -> None:
+    """The worker is no longer declared: its agent can't come back, and an operator is told of its instance, which may still run
+    the build. When it is declared again its instance is stopped, and the build is tried elsewhere."""
     a, b = obliging("a"), obliging("b")
     with ControllerHarness(tmp_path, [a, b]) as harness:
         build = harness.submit()
@@ -265,9 +266,14 @@ def test_a_run_of_a_worker_that_is_gone_is_tried_elsewhere(tmp_path: Path) -> No
         with pytest.raises(EnrolmentRefused):
             agent.come_back()
         harness.advance(61)
+        assert "it may still be running on a#1" in harness.why(build)
+        assert "worker a is no longer declared" in harness.health("controller")[0].message
+        again = obliging("a", controls=a.controls)
+        harness.restart([again, obliging("b", controls=b.controls)])
+        harness.controller.pause("a", True)
+        harness.advance(1000)
         harness.agent("b").attach().work()
         assert harness.result(build) is Result.SUCCESS
-        assert "worker a is no longer declared" in harness.health("controller")[0].message
 
 
 def test_a_worker_that_is_declared_again_is_taken_up_where_it_was(tmp_path: Path) -> None:

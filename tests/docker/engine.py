@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 from docker import APIClient
+from docker.errors import DockerException
 
 from tests.house.guards import MARK_NAME
 from tests.requires import require
@@ -59,7 +60,23 @@ class Engine:
         (self.directory / "daemon.json").write_text("{}")
 
     def start(self) -> Engine:
-        """Answers when the daemon does."""
+        """Answers when the daemon does. One that ends at once is started again, as a service manager would: what a daemon leaves
+        that was killed is in the way of the next for a moment."""
+        deadline = time.monotonic() + PATIENCE
+        self._launch()
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            assert self._process is not None
+            if self._process.poll() is not None:
+                self._launch()
+            # docker-py would leave a socket to the garbage collector for each time that nobody answers.
+            with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError, DockerException):
+                probe.connect(str(self.socket))
+                APIClient(self.url, version="auto", timeout=int(PATIENCE)).close()
+                return self
+        raise AssertionError(f"dockerd did not start:\n{self.log()}")
+
+    def _launch(self) -> None:
         with (self.directory / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -76,17 +93,6 @@ class Engine:
                 # Its processes outlive the test that they are started in, for the length of a session.
                 env={name: value for name, value in os.environ.items() if name != MARK_NAME},
             )
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                break
-            # docker-py would leave a socket to the garbage collector for each time that nobody answers.
-            with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
-                probe.connect(str(self.socket))
-                APIClient(self.url, version="auto", timeout=int(PATIENCE)).close()
-                return self
-            time.sleep(0.05)
-        raise AssertionError(f"dockerd did not start:\n{self.log()}")
 
     def log(self) -> str:
         return (self.directory / "dockerd.log").read_text()[-3000:]

@@ -172,6 +172,39 @@ def test_cancelled_while_it_comes_back() -> None:
     assert site.ec2.alive() == [result_of(waiting[1]).id]
 
 
+def test_it_is_under_way() -> None:
+    """Who asks once more while the launch is not answered gets the same instance; whose mind changes, changes no other's."""
+    site = Site()
+    site.threads.holding = True
+    first = site.region.launch(site.wish("w0"))
+    site.pass_time(0.1)
+    again, given_up = (site.region.relaunch(dict(site.kept)["w0#1"], site.wish("w0")) for _ in range(2))
+    given_up.cancel()
+    assert isinstance(error_of(given_up), CancelledError)
+    site.threads.holding = False
+    site.threads.release()
+    site.pass_time(2)
+    made = result_of(first).id
+    assert result_of(again).id == made
+    assert site.ec2.alive() == [made]
+
+
+def test_what_is_under_way_fails() -> None:
+    """All who wait for it are told."""
+    site = Site()
+    site.threads.holding = True
+    first = site.region.launch(site.wish("w0"))
+    site.pass_time(0.1)
+    again = site.region.relaunch(dict(site.kept)["w0#1"], site.wish("w0"))
+    first.cancel()
+    assert isinstance(error_of(first), CancelledError)
+    assert isinstance(error_of(again), CancelledError)
+    site.threads.holding = False
+    site.threads.release()
+    site.pass_time(3)
+    assert site.ec2.alive() == []
+
+
 @pytest.mark.parametrize("document", [{}, None, "i-1", {"instance": None, "members": "w1"}])
 def test_a_damaged_document(document: Any) -> None:
     """It is told, and nothing is done."""

@@ -194,7 +194,7 @@ class World:
             await self.close(session, reason)
         session.reason = reason
 
-    async def close(self, session, reason):
+    async def close(self, session, reason, *, ended=False):
         session.closed, session.reason = True, reason
         for entry in [e for e in self.parked if e[0] is session]:
             self.parked.remove(entry)

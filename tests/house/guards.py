@@ -78,6 +78,12 @@ class LoggedErrors(logging.Handler):
         return taken
 
 
+@pytest.fixture(scope="session", autouse=True)
+def marked_environment() -> None:
+    """Mark what is started from here on, by fixtures of any scope: they come before the first test's own guard."""
+    os.environ[MARK_NAME] = MARK
+
+
 @pytest.fixture(scope="module", autouse=True)
 def collected_garbage() -> None:
     """Set aside what there is before a module's tests, so that a full collection after each test looks at little."""
@@ -86,11 +92,10 @@ def collected_garbage() -> None:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing_behind() -> Iterator[LoggedErrors]:
+def leaves_nothing_behind(marked_environment: None) -> Iterator[LoggedErrors]:
     """The guard itself. Its value is what was logged so far."""
     from twisted.internet import reactor
 
-    os.environ[MARK_NAME] = MARK
     logged = LoggedErrors()
     globalLogPublisher.addObserver(logged)
     logging.getLogger("asyncio").addHandler(logged)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFTEST = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from tests.house.guards import collected_garbage, flush_logged_errors, leaves_nothing_behind, pytest_pyfunc_call
+from tests.house.guards import (
+    collected_garbage, flush_logged_errors, leaves_nothing_behind, marked_environment, pytest_pyfunc_call
+)
 """
 
 HEADER = """
@@ -179,18 +181,22 @@ def test_waits_as_a_generator():
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """One pytest over all the planted tests: by the name of a test, what is said of it; "" if it passed."""
-    directory = tmp_path_factory.mktemp("planted")
     tests = [text for text, _ in LEAVING.values()] + list(CLEAN.values())
+    return _run(tmp_path_factory.mktemp("planted"), [WAITING, *tests], 1)
+
+
+def _run(directory: Path, tests: Iterable[str], code: int) -> Mapping[str, str]:
     directory.joinpath("conftest.py").write_text(CONFTEST)
-    directory.joinpath("test_planted.py").write_text(HEADER + WAITING + "".join(textwrap.dedent(text) for text in tests))
+    directory.joinpath("test_planted.py").write_text(HEADER + "".join(textwrap.dedent(text) for text in tests))
     options = ["--reactor=asyncio", "-p", "no:cacheprovider", "--rootdir=.", "--junitxml=report.xml"]
     command = [sys.executable, "-m", "pytest", *options, "test_planted.py"]
     env = {**os.environ, "LATENT_TEST_LIMIT": "2", "LATENT_TEST_GRACE": "0.5"}
     done = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
-    said = dict.fromkeys([*LEAVING, *CLEAN, "waits", "waits_as_a_generator"], "")
+    assert done.returncode == code, done.stdout + done.stderr
+    said: dict[str, str] = {}
     for case in ElementTree.parse(directory / "report.xml").iter("testcase"):
-        said[case.attrib["name"].removeprefix("test_")] += "".join(str(one.text) for one in case)
+        name = case.attrib["name"].removeprefix("test_")
+        said[name] = said.get(name, "") + "".join(str(one.text) for one in case)
     return said
 
 
@@ -205,6 +211,12 @@ def test_what_a_test_leaves_behind_fails_it(outcomes: Mapping[str, str], name: s
 def test_nothing_else_fails_a_test(outcomes: Mapping[str, str], name: str) -> None:
     """What ends by itself, is expected, or belongs to the reactor or to a wider fixture is no matter."""
     assert outcomes[name] == ""
+
+
+def test_a_wider_fixture_may_be_the_first_to_start_anything(tmp_path: Path) -> None:
+    """What starts before the first test has its guard is known all the same."""
+    name = "what_it_starts_is_its_own_too"
+    assert _run(tmp_path, [CLEAN[name]], 0) == {name: ""}
 
 
 def test_a_test_that_waits_for_ever_fails(outcomes: Mapping[str, str]) -> None:

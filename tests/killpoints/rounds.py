@@ -15,7 +15,8 @@ from typing import Any
 from attrs import evolve
 
 from latent.model import Run, RunStatus
-from latent.store.runs import open_runs, to_document
+from latent.store.run_stores import open_runs
+from latent.store.runs import to_document
 from tests.killpoints.site import Interrupted, KillSite
 
 ROOT = Path(__file__).resolve().parents[2]

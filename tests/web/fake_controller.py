@@ -219,9 +219,10 @@ class FakeController:
     def workers(self) -> list[FakeWorker]:
         return self.worker_list
 
-    def pause(self, worker: str, paused: bool) -> None:
+    def pause(self, worker: str, paused: bool) -> Deferred[None]:
         found = next(known for known in self.worker_list if known.name == worker)
         found.paused, found.reason = paused, "paused" if paused else ""
+        return succeed(None)
 
     def health(self) -> list[FakeHealth]:
         return self.health_list

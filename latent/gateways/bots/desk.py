@@ -108,7 +108,7 @@ class Desk:
             # It was given before a restart, and nobody here remembers; its run does.
             run = self.dispatcher.get(run_id)
             assert run is not None
-            mine = bot.leases[run_id] = Held(self.dispatcher.lease_of(run))
+            mine = bot.leases[run_id] = Held(run.lease())
         return mine
 
     def _ours(self, bot: Bot, mine: Held) -> LeaseState | None:

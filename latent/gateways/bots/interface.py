@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import OrderedDict
 from functools import partial
 from typing import Any, ClassVar
@@ -247,7 +248,7 @@ class BotsInterface:
         if bot.leases:
             await self._desk.sessions.leave(bot.session, "its bot is terminating")
         else:
-            await self._desk.sessions.close(bot.session, "its bot has terminated")
+            await self._desk.sessions.close(bot.session, "its bot has terminated", ended=True)
 
     # --- new leases ----------------------------------------------------------------------------------------------------------
 
@@ -259,6 +260,7 @@ class BotsInterface:
             return
         seconds = poll_seconds(deadline, self.keep_alive)
         session.asks_until = math.inf
+        self._desk.dispatcher.asks(session, bot.free)
         asked = self._desk.dispatcher.next_lease(session)
         # At once, not when its call is awake again: a client that hangs up in between is given it with its next call.
         asked.addCallback(partial(self._desk.took, bot))
@@ -323,7 +325,9 @@ class BotsInterface:
         busy = bool(message.leases)
         # With a lease it is missed as soon as any other agent.
         session.patience = None if busy else self.keep_alive
-        translate.stamp(message, desk.clock.seconds() + due_in(self.keep_alive, desk.dispatcher.lease_seconds if busy else None))
+        lapses = min(desk.dispatcher.lease_seconds, desk.sessions.timeout) if busy else None
+        # What the bot reads against its own clock is told by this machine's: Note [A clock that is set] in controller/clock.py.
+        translate.stamp(message, time.time() + due_in(self.keep_alive, lapses))
         return message, metadata
 
 

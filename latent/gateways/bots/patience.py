@@ -22,8 +22,8 @@ def poll_seconds(deadline: float | None, keep_alive: float) -> float:
     return SHARE * min(LONGEST_CALL if deadline is None else deadline, keep_alive)
 
 
-def due_in(keep_alive: float, lease_seconds: float | None) -> float:
-    """When the next call is due. ``lease_seconds``: how long the leases hold that the bot has, None if it has none."""
-    if lease_seconds is None:
+def due_in(keep_alive: float, lapses: float | None) -> float:
+    """When the next call is due. ``lapses``: after how long without one a bot that has a lease loses it, None if it has none."""
+    if lapses is None:
         return keep_alive
-    return min(keep_alive, BUSY_INTERVAL, lease_seconds / 3)
+    return min(keep_alive, BUSY_INTERVAL, lapses / 3)

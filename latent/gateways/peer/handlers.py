@@ -144,8 +144,10 @@ class Handlers:
 
     async def unregister(self, caller: Caller, request: pb.Empty) -> pb.Empty:
         """A stock agent unregisters first and then ends what it runs; ours has ended everything by then, and says so."""
-        leave = self._sessions.close if calls.IDLE_KEY in caller.metadata else self._sessions.leave
-        await carried_out(leave(caller.session, "its agent has unregistered"))
+        why = "its agent has unregistered"
+        idle = calls.IDLE_KEY in caller.metadata
+        sessions = self._sessions
+        await carried_out(sessions.close(caller.session, why, ended=True) if idle else sessions.leave(caller.session, why))
         return pb.Empty()
 
     # --- work ----------------------------------------------------------------------------------------------------------------

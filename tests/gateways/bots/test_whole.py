@@ -143,6 +143,8 @@ async def _crash(site):
     old, site.assembly = site.assembly, None
     old.controller.dispatcher.stop()
     old.controller.scheduler.stop()
+    old.controller.leaks.stop()
+    old.controller.reaper.stop()
     old.controller._housekeeping.stop()
     await old._close()
     await site.start()

@@ -147,7 +147,7 @@ class FakeController:
     def touch(self, session):
         self.touched += 1
 
-    async def close(self, session, reason):
+    async def close(self, session, reason, *, ended=False):
         if not session.closed:
             session.closed, session.reason = True, reason
             for waiter in session.closing:

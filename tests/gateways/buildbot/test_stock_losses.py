@@ -11,8 +11,8 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from latent.model import BuildState, Result, RunStatus, StepStatus
-from tests.gateways.buildbot.network import Network
 from tests.gateways.buildbot.site import StockAgent, sleep, until
+from tests.gateways.network import Network
 
 
 async def on(site, build):

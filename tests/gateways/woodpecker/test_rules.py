@@ -161,7 +161,7 @@ async def test_a_batch_six_minutes_after_the_end_is_refused(site):
         await stock.attach()
         _, _, uuid = await run_in(site, "done", stock, None)
         await stock.log(uuid, "in time")
-        aftermath = site.controller.dispatcher._aftermath
+        aftermath = site.controller.dispatcher.aftermath
         aftermath._clock = Later(aftermath._clock, 360)
         aftermath._sweep()
         with refused(DENIED, "over"):
