@@ -93,9 +93,7 @@ class SwarmState:
     ``last_sync``: the controller's time up to which all changes are known. ``active``: how many tasks count towards the limit.
     """
 
-    def __init__(
-        self, workflow_id: int, name: str, arrays: Iterable[SwarmArray], *, max_running: int, fail_fast: bool
-    ) -> None:
+    def __init__(self, workflow_id: int, name: str, arrays: Iterable[SwarmArray], *, max_running: int, fail_fast: bool) -> None:
         self.workflow_id = workflow_id
         self.name = name
         self.arrays: dict[int, SwarmArray] = {array.id: array for array in arrays}
