@@ -90,9 +90,17 @@ class Controller:
     def drive(self, *words: str) -> subprocess.Popen[str]:
         command = [LATENT, "-C", str(self.directory), "workflow", "run", *words, "--heartbeat", HEARTBEAT, "--json"]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, text=True, env=environment
-        )
+        with (self.directory / "drivers.log").open("ab") as log:
+            return subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True, env=environment
+            )
+
+    def summary(self, driver: subprocess.Popen[str]) -> Any:
+        """What the driver prints in the end."""
+        printed = driver.communicate()[0]
+        if not printed:
+            raise RuntimeError(f"a driver ended without a word: {(self.directory / 'drivers.log').read_text()[-5000:]}")
+        return json.loads(printed)
 
     def part(self, *words: str) -> Any:
         command = [sys.executable, "-m", "benchmarks.workflows_parts", words[0], str(self.directory), *words[1:]]
@@ -120,7 +128,7 @@ def drive(tasks: int, workers: int) -> dict[str, Any]:
         file = flow(control, tasks)
         began = time.perf_counter()
         driver = control.drive(file)
-        summary = json.loads(driver.communicate()[0])
+        summary = control.summary(driver)
         whole = time.perf_counter() - began
         check = tally(control, tasks)
     return {
@@ -143,13 +151,13 @@ def kill(tasks: int, workers: int) -> dict[str, Any]:
         for number, how in enumerate(killed, 1):
             while control.done() < tasks * number // 4:
                 if driver.poll() is not None:
-                    raise RuntimeError(f"the driver ended before it was killed: {driver.communicate()[0]}")
+                    raise RuntimeError(f"the driver ended before it was killed: {control.summary(driver)}")
                 time.sleep(0.05)
             driver.kill()
             driver.wait()
             seen.append({"done": control.done(), "then_resumed": how})
             driver = control.drive(file, "--resume", "1", f"--{how}")
-        summary = json.loads(driver.communicate()[0])
+        summary = control.summary(driver)
         whole = time.perf_counter() - began
         check = tally(control, tasks)
     return {

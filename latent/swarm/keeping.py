@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from latent.controller.clock import Clock
 from latent.errors import NotYourWorkflow
+from latent.killpoints import here
 from latent.model import JSON, Build, BuildRequest
 from latent.store import tasks
 from latent.store import workflows as rows
@@ -106,6 +107,7 @@ class Keeper:
         new = [build for build, asked in unfinished if not asked]
         if not new:
             return len(unfinished)
+        here("workflows.end.before")
         for at in range(0, len(new), AT_ONCE):
             await gatherResults(
                 [Deferred.fromCoroutine(self.builds.cancel(build, reason)) for build in new[at : at + AT_ONCE]],

@@ -7,11 +7,10 @@ that is away it keeps and tells in the next; every call may be made twice.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 
 from latent.controller.clock import Clock
 from latent.errors import DistributorNotAlive, NotYourWorkflow
@@ -105,7 +104,7 @@ class Orchestrator:
         end: _End | None = None
         while True:
             end = end or self._too_late() or await self._control.hold(self._round_with(distributor_alive))
-            if end is not None and (known := await self._control.hold(self._asked(self._finished(end)))) is not None:
+            if end is not None and (known := await self._control.hold(self._asked(partial(self._finished, end)))) is not None:
                 return known
             await self._control.nap(self._clock, self._pace.away if self._away else self._rest)
 
@@ -116,15 +115,15 @@ class Orchestrator:
             answer = distributor_alive()
             if not (answer if isinstance(answer, bool) else await answer):
                 reason = "what carries out the builds is gone"
-                await self._asked(self._finished(_End(RunStatus.ERROR, reason)))
+                await self._asked(partial(self._finished, _End(RunStatus.ERROR, reason)))
                 raise DistributorNotAlive(f"{reason}: start it again, and resume workflow {self.state.workflow_id}")
-        return await self._asked(self._round())
+        return await self._asked(self._round)
 
-    async def _asked(self, asking: Coroutine[Deferred[Any], Any, _End | None]) -> _End | None:
+    async def _asked(self, ask: Callable[[], Awaitable[_End | None]]) -> _End | None:
         """What it answers. If the run is over: how it ended. None where the controller is away: ask again."""
         try:
             try:
-                end = await asking
+                end = await ask()
             except NotYourWorkflow as error:
                 end = await self._lost(error)
         except AWAY as error:
@@ -267,7 +266,7 @@ class Orchestrator:
             return _End(RunStatus.TERMINATED, reason, detached=True)
 
         untold = _End(RunStatus.TERMINATED, f"{reason}; the controller, which is away, does not know it yet", detached=True)
-        return await self._asked(detach()) or untold
+        return await self._asked(detach) or untold
 
     async def _lost(self, error: NotYourWorkflow) -> _End:
         """The run is over, and a heartbeat's answer says how."""

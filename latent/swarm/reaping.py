@@ -12,6 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from latent.controller.health import HealthItem
+from latent.killpoints import here
 from latent.store import tasks
 from latent.store import workflows as rows
 from latent.store.workflows import RunRow
@@ -59,7 +60,9 @@ class Reaper:
         keeper = self._keeper
         self._open, lost = await keeper.store.read(_runs)
         if any(keeper.due(run) <= keeper.clock.seconds() for run in self._open):
+            here("workflows.reap.before")
             await keeper.store.write(self._reap)
+            here("workflows.reap.written")
             self._open, lost = await keeper.store.read(_runs)
         self._lost = lost
 

@@ -6,12 +6,14 @@ from attrs import frozen
 from sqlalchemy import Connection
 
 from latent.errors import NotResumable
+from latent.killpoints import here
 from latent.store import tasks
 from latent.store import workflows as rows
 from latent.store.workflows import RunRow, WorkflowRow
+from latent.swarm import stored
 from latent.swarm.keeping import LINKED_PATIENCE, Keeper
 from latent.swarm.statuses import RunStatus, TaskStatus, WorkflowStatus
-from latent.swarm.values import Linked, Resume, RunInfo
+from latent.swarm.values import Linked, Resume
 
 ENDED = {
     Resume.COLD: TaskStatus.INSTANTIATED + TaskStatus.LAUNCHED + TaskStatus.RUNNING,
@@ -55,31 +57,22 @@ async def link(keeper: Keeper, workflow_id: int, driver: str, resume: Resume | N
         return _Waits(None)
 
     answer = await keeper.store.write(begin)
+    here("workflows.link.written")
     if isinstance(answer, RunRow):
-        return Linked(run=run_info(answer))
+        return Linked(run=stored.run_info(answer))
     assert resume is not None
     left = await keeper.end_builds(workflow_id, ENDED[resume], f"workflow {workflow_id} is taken over by {driver}")
     if not left and answer.driver is None:
+        here("workflows.link.before")
         taken = await keeper.store.write(lambda conn: _take_over(keeper, conn, workflow_id, driver, resume))
+        here("workflows.link.begun")
         if taken is not None:
-            return Linked(run=run_info(taken))
+            return Linked(run=stored.run_info(taken))
         left = 1
     waits = [f"{left} build{'s' if left > 1 else ''} to end"] if left else []
     if answer.driver is not None:
         waits.append(f"driver {answer.driver} to let go")
     return Linked(run=None, waits_for=", and ".join(waits))
-
-
-def run_info(run: RunRow) -> RunInfo:
-    return RunInfo(
-        id=run.id,
-        workflow_id=run.workflow_id,
-        status=RunStatus(run.status),
-        driver=run.driver,
-        created_at=run.created_at,
-        heartbeat_at=run.heartbeat_at,
-        report_by=run.report_by,
-    )
 
 
 def _check(workflow: WorkflowRow) -> None:

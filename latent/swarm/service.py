@@ -15,20 +15,19 @@ from latent.controller.clock import Clock
 from latent.controller.health import HealthItem
 from latent.controller.service import Controller
 from latent.errors import ConfigError, LatentError, NotFound
+from latent.killpoints import here
 from latent.model import JSON, Build, BuildRequest
 from latent.store import tasks
 from latent.store import workflows as rows
 from latent.store.database import Store
-from latent.store.sql import Row
-from latent.store.tasks import NewTask, TaskOfArray, TaskOfBuild
+from latent.store.tasks import TaskOfArray, TaskOfBuild
 from latent.store.workflows import WorkflowRow
-from latent.swarm import checking, documents, resuming
+from latent.swarm import checking, documents, resuming, stored
 from latent.swarm.keeping import Builds, Keeper
 from latent.swarm.reaping import Reaper
 from latent.swarm.statuses import RunStatus, TaskStatus, WorkflowStatus
 from latent.swarm.values import (
     ArrayDefinition,
-    ArrayInfo,
     Batch,
     Bound,
     Definition,
@@ -113,9 +112,11 @@ class Workflows:
                 arrays=[documents.array(array) for array in definition.arrays],
                 at=now,
             )
-            return _bound(conn, workflow)
+            return stored.bound(conn, workflow)
 
-        return await self._store.write(write)
+        bound = await self._store.write(write)
+        here("workflows.bind.written")
+        return bound
 
     async def add_tasks(self, workflow_id: int, first: int, tasks: Sequence[TaskDefinition]) -> Bound:
         def write(conn: Connection) -> Bound:
@@ -124,27 +125,31 @@ class Workflows:
             checking.tasks(workflow, len(arrays), first, tasks)
             new = tasks[workflow.bound - first :]
             if new:
-                _store_tasks(conn, workflow, [(a.id, documents.read_array(a.definition, "")) for a in arrays], new)
+                stored.store_tasks(conn, workflow, [(a.id, documents.read_array(a.definition, "")) for a in arrays], new)
                 rows.set_bound(conn, workflow_id, workflow.bound + len(new))
                 if workflow.bound + len(new) == workflow.tasks:
                     rows.set_status(conn, workflow_id, WorkflowStatus.QUEUED.value)
-            return _bound(conn, rows.get(conn, workflow_id))
+            return stored.bound(conn, rows.get(conn, workflow_id))
 
-        return await self._store.write(write)
+        bound = await self._store.write(write)
+        here("workflows.tasks.written")
+        return bound
 
     # --- what there is ---------------------------------------------------------------------------------------------------
 
     async def workflow(self, workflow_id: int) -> WorkflowInfo:
         now = await self._store.write(lambda conn: self._up_to_date(conn, workflow_id))
-        return await self._store.read(lambda conn: _info(conn, rows.get(conn, workflow_id), now))
+        here("workflows.follow.written")
+        return await self._store.read(lambda conn: stored.info(conn, rows.get(conn, workflow_id), now))
 
     async def workflows(self, limit: int = 50) -> Sequence[WorkflowInfo]:
         def follow(conn: Connection) -> dict[int, float]:
             return {row.id: self._keeper.follow(conn, row.id) for row in rows.latest(conn, limit)}
 
         now = await self._store.write(follow)
+        here("workflows.follow.written")
         return await self._store.read(
-            lambda conn: [_info(conn, row, now[row.id]) for row in rows.latest(conn, limit) if row.id in now]
+            lambda conn: [stored.info(conn, row, now[row.id]) for row in rows.latest(conn, limit) if row.id in now]
         )
 
     def _up_to_date(self, conn: Connection, workflow_id: int) -> float:
@@ -160,12 +165,11 @@ class Workflows:
             known: dict[str, Resources] = {}
             found = []
             for row in tasks.page(conn, rows.get(conn, workflow_id), after, limit, letters):
-                id, array_id, name, status, attempts, max_attempts, text, level, build_id, reason = row
-                if (resources := known.get(text)) is None:
-                    resources = known[text] = tasks.resources_of(text, id)
-                found.append(
-                    TaskRow(id, array_id, name, STATUSES[status], attempts, max_attempts, resources, level, build_id, reason)
-                )
+                id, array_id, name, letter, attempts, max_attempts, text, level, build_id, reason = row
+                if (needs := known.get(text)) is None:
+                    needs = known[text] = tasks.resources_of(text, id)
+                status = stored.STATUSES[letter]
+                found.append(TaskRow(id, array_id, name, status, attempts, max_attempts, needs, level, build_id, reason))
             return found
 
         return await self._store.read(read)
@@ -208,19 +212,23 @@ class Workflows:
                 rows.set_status(conn, run.workflow_id, DRIVEN[adopted].value)
             return adopted
 
-        return await self._store.write(write)
+        answer = await self._store.write(write)
+        here("workflows.heartbeat.written")
+        return answer
 
     async def finish(self, run_id: int, status: RunStatus, reason: str) -> None:
         if status not in AFTER:
             known = ", ".join(each.value for each in AFTER)
             raise ConfigError(f"a workflow run can't be finished as {status.value!r}; it ends as one of {known}")
         ended = await self._store.write(lambda conn: self._end(conn, run_id, status, reason))
+        here("workflows.finish.written")
         await self._reaper.look()
         if ended is not None and status in (RunStatus.ERROR, RunStatus.STOPPED):
             await self._keeper.end_builds(ended, ALL_BUILDS, reason or "its workflow has ended")
 
     async def detach(self, run_id: int) -> None:
         await self._store.write(lambda conn: self._end(conn, run_id, RunStatus.TERMINATED, "its driver has let go of it"))
+        here("workflows.finish.written")
         await self._reaper.look()
 
     def _end(self, conn: Connection, run_id: int, status: RunStatus, reason: str) -> int:
@@ -249,7 +257,9 @@ class Workflows:
             rows.set_status(conn, workflow_id, WorkflowStatus.HALTED.value)
             return True
 
-        if await self._store.write(write):
+        halted = await self._store.write(write)
+        here("workflows.cancel.written")
+        if halted:
             await self._reaper.look()
             await self._keeper.end_builds(workflow_id, ALL_BUILDS, reason)
         return await self.workflow(workflow_id)
@@ -265,7 +275,7 @@ class Workflows:
 
         def write(conn: Connection) -> tuple[list[Build], list[TaskChange]]:
             run, _ = self._keeper.own(conn, run_id)
-            states = {row[0]: _change(row) for row in tasks.states(conn, workflow, numbers)}
+            states = {row[0]: stored.change(row) for row in tasks.states(conn, workflow, numbers)}
             made: list[Build] = []
             if not RunStatus(run.status).resumes:
                 asked = [one for one in wanted if _is_new(states[one[0]], one[1])]
@@ -280,7 +290,9 @@ class Workflows:
                     states[id] = TaskChange(id, TaskStatus.ERROR_FATAL, number, None, Trouble.REFUSED, why)
             return made, [states[id] for id in numbers]
 
+        here("workflows.queue.before")
         made, changes = await self._store.write(write)
+        here("workflows.queue.written")
         for build in made:
             self._builds.accept(build)
         self._queued += len(made)
@@ -351,6 +363,7 @@ class Workflows:
             )
 
         await self._store.write(write)
+        here("workflows.settle.written")
 
     async def sync(self, run_id: int, since: float | None) -> Delta:
         if since is None:
@@ -359,10 +372,12 @@ class Workflows:
         def write(conn: Connection) -> Delta:
             run, workflow = self._keeper.own(conn, run_id)
             now = self._keeper.follow(conn, workflow.id)
-            changes = [_change(row) for row in tasks.changed(conn, workflow.id, since)]
+            changes = [stored.change(row) for row in tasks.changed(conn, workflow.id, since)]
             return Delta(now=now, status=RunStatus(run.status), changes=changes)
 
-        return await self._store.write(write)
+        delta = await self._store.write(write)
+        here("workflows.follow.written")
+        return delta
 
     async def _all(self, run_id: int) -> Delta:
         delta = await self.sync(run_id, NEVER)
@@ -377,7 +392,7 @@ class Workflows:
 
         def read(conn: Connection) -> list[TaskChange]:
             _, workflow = self._keeper.own(conn, run_id)
-            return [_change(row) for row in tasks.begun(conn, workflow, after, limit)]
+            return [stored.change(row) for row in tasks.begun(conn, workflow, after, limit)]
 
         return await self._store.read(read)
 
@@ -395,10 +410,6 @@ class Workflows:
         return {(): float(self._queued)}
 
 
-STATUSES = {status.value: status for status in TaskStatus}
-TROUBLES = {trouble.value: trouble for trouble in Trouble}
-
-
 def attach(controller: Controller, store: Store, clock: Clock) -> Workflows:
     """A controller's workflows, told of in its health and its metrics. To be started after the controller, and stopped."""
     workflows = Workflows(controller, store, clock)
@@ -410,64 +421,3 @@ def attach(controller: Controller, store: Store, clock: Clock) -> Workflows:
 
 def _is_new(task: TaskOfArray | TaskChange, attempt: int) -> bool:
     return task.attempts < attempt and task.status in TO_QUEUE
-
-
-def _store_tasks(
-    conn: Connection, workflow: WorkflowRow, arrays: Sequence[tuple[int, ArrayDefinition]], new: Sequence[TaskDefinition]
-) -> None:
-    """The tasks that follow those that are stored. Raises ConfigError for values that are not JSON."""
-    needs = [dict(array.resources) for _, array in arrays]
-    first = workflow.first_task
-    made = [
-        NewTask(
-            arrays[task.array][0],
-            task.name,
-            task.max_attempts,
-            {**needs[task.array], **task.resources} if task.resources else needs[task.array],
-            {"properties": dict(task.properties), "labels": dict(task.labels)} if task.properties or task.labels else None,
-            [first + other for other in task.downstream],
-        )
-        for task in new
-    ]
-    try:
-        tasks.add(conn, workflow, workflow.bound, made)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"a property of a task can't be stored: {error}; give values that JSON has") from error
-
-
-def _bound(conn: Connection, workflow: WorkflowRow) -> Bound:
-    arrays = rows.array_ids(conn, workflow.id)
-    return Bound(workflow_id=workflow.id, first_task=workflow.first_task, arrays=tuple(arrays), tasks=workflow.bound)
-
-
-def _info(conn: Connection, workflow: WorkflowRow, now: float) -> WorkflowInfo:
-    counts: dict[int, dict[TaskStatus, int]] = {}
-    for array_id, status, number in tasks.counts(conn, workflow):
-        counts.setdefault(array_id, {})[STATUSES[status]] = number
-    run = rows.last_run(conn, workflow.id)
-    return WorkflowInfo(
-        id=workflow.id,
-        name=workflow.name,
-        digest=workflow.digest,
-        status=WorkflowStatus(workflow.status),
-        tasks=workflow.tasks,
-        first_task=workflow.first_task,
-        max_running=workflow.max_running,
-        fail_fast=workflow.fail_fast,
-        arrays=[
-            ArrayInfo(
-                id=array.id,
-                definition=documents.read_array(array.definition, f"array {array.id}"),
-                counts=counts.get(array.id, {}),
-            )
-            for array in rows.arrays(conn, workflow.id)
-        ],
-        run=None if run is None else resuming.run_info(run),
-        created_at=workflow.created_at,
-        now=now,
-    )
-
-
-def _change(row: Row) -> TaskChange:
-    id, status, attempts, build_id, trouble, reason = row
-    return TaskChange(id, STATUSES[status], attempts, build_id, None if trouble is None else TROUBLES[trouble], reason)

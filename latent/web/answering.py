@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request
@@ -31,6 +32,8 @@ from latent.web.parse import ApiError
 
 log = Logger()
 
+T = TypeVar("T")
+
 CODES: Sequence[tuple[type[LatentError], int]] = (
     (NotFound, 404),
     (RunNotFound, 404),
@@ -44,6 +47,24 @@ CODES: Sequence[tuple[type[LatentError], int]] = (
     (LatentError, 409),
 )
 """The status for each error of the controller; the first that fits."""
+
+
+def kept(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+    """What the coroutine answers. It comes to its end even if nobody waits for that any more.
+
+    A request is cancelled when its connection is lost, in the middle of whatever it waits for. What has written to the store and
+    has still to tell the rest of the controller must not be.
+    """
+    answer: Deferred[T] = Deferred()
+
+    def tell(result: T | Failure) -> None:
+        if not answer.called:
+            answer.callback(result)
+        elif isinstance(result, Failure) and result.check(LatentError) is None:
+            log.failure("what a caller asked for who has gone away failed", result)
+
+    Deferred.fromCoroutine(work).addBoth(tell)
+    return answer
 
 
 def body(request: Request) -> bytes:

@@ -19,7 +19,7 @@ from latent.controller.clock import Clock
 from latent.model import Build, BuildState, LogLine
 from latent.store.runs import PrepareOutcome, to_document
 from latent.web import answering, documents, follow, parse
-from latent.web.answering import body, document
+from latent.web.answering import body, document, kept
 from latent.web.facade import Facade, TaskNames
 from latent.web.parse import ApiError, BadRequest
 
@@ -88,7 +88,7 @@ class Api:
             asked = await self._controller.request_for(
                 wanted.builder, wanted.properties, wanted.labels, priority=wanted.priority, timeout=wanted.timeout
             )
-        build = await self._controller.submit(asked)
+        build = await kept(self._controller.submit(asked))
         request.setHeader("Location", f"/api/v1/builds/{build.id}")
         return document(request, documents.build(build), 201)
 
@@ -151,11 +151,11 @@ class Api:
         number = _build_id(build_id)
         doc = parse.body(body(request), ["reason"])
         reason = parse.text(doc, "reason", longest=2000) or "cancelled by a user"
-        return document(request, documents.build(await self._controller.cancel(number, reason)))
+        return document(request, documents.build(await kept(self._controller.cancel(number, reason))))
 
     @app.route("/api/v1/dispatches", methods=["POST"])
     async def dispatch(self, request: Request) -> bytes:
-        found = await self._controller.records.dispatch(parse.dispatch(body(request)))
+        found = await kept(self._controller.records.dispatch(parse.dispatch(body(request))))
         return document(request, documents.dispatch(found), 201 if found.outcome is PrepareOutcome.CREATED else 200)
 
     @app.route("/api/v1/runs", methods=["GET"])

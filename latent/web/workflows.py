@@ -16,7 +16,7 @@ from latent.swarm import documents, reading
 from latent.swarm.statuses import RunStatus, TaskStatus
 from latent.swarm.values import Resume
 from latent.web import answering, parse
-from latent.web.answering import body, document
+from latent.web.answering import body, document, kept
 from latent.web.facade import WorkflowsFacade
 from latent.web.parse import ApiError, BadRequest
 
@@ -82,13 +82,13 @@ class WorkflowApi:
         doc = parse.body(body(request), ["driver", "resume"])
         driver = reading.text(doc.get("driver"), "driver")
         resume = None if doc.get("resume") is None else reading.one_of(doc["resume"], "resume", Resume)
-        return document(request, documents.linked(await self._workflows.link(_id(number), driver, resume)))
+        return document(request, documents.linked(await kept(self._workflows.link(_id(number), driver, resume))))
 
     @app.route("/api/v1/workflows/<number>/cancel", methods=["POST"])
     async def cancel(self, request: Request, number: str) -> bytes:
         doc = parse.body(body(request), ["reason"])
         reason = parse.text(doc, "reason", longest=LONGEST_REASON) or "cancelled by a user"
-        return document(request, documents.workflow(await self._workflows.cancel(_id(number), reason)))
+        return document(request, documents.workflow(await kept(self._workflows.cancel(_id(number), reason))))
 
     # --- workflow runs --------------------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class WorkflowApi:
     async def queue(self, request: Request, number: str) -> bytes:
         doc = parse.body(body(request), ["array_id", "tasks", "resources", "level"])
         batch = documents.read_batch(doc)
-        return document(request, documents.changes(await self._workflows.queue(_id(number), batch)))
+        return document(request, documents.changes(await kept(self._workflows.queue(_id(number), batch))))
 
     @app.route("/api/v1/workflow-runs/<number>/settle", methods=["POST"])
     async def settle(self, request: Request, number: str) -> bytes:
@@ -124,13 +124,13 @@ class WorkflowApi:
     async def finish(self, request: Request, number: str) -> bytes:
         doc = _fields(request, "status", "reason")
         reason = reading.text(doc["reason"], "reason", longest=LONGEST_REASON, empty=True)
-        await self._workflows.finish(_id(number), reading.one_of(doc["status"], "status", RunStatus), reason)
+        await kept(self._workflows.finish(_id(number), reading.one_of(doc["status"], "status", RunStatus), reason))
         return document(request, {})
 
     @app.route("/api/v1/workflow-runs/<number>/detach", methods=["POST"])
     async def detach(self, request: Request, number: str) -> bytes:
         parse.body(body(request), [])
-        await self._workflows.detach(_id(number))
+        await kept(self._workflows.detach(_id(number)))
         return document(request, {})
 
     @app.handle_errors(Exception)

@@ -10,7 +10,7 @@ from latent.killpoints import POINTS
 
 LATENT = Path(__file__).resolve().parents[2] / "latent"
 
-SHELL = ("controller", "store")
+SHELL = ("controller", "store", "swarm")
 """The rooms that have kill-points."""
 
 GATE = "asking.py"
@@ -35,7 +35,7 @@ def test_the_table_and_the_code_agree() -> None:
 def test_nothing_goes_out_without_a_point() -> None:
     """In the controller, whatever writes to the store or calls a plugin has a kill-point beside it."""
     missing = []
-    for path in sorted((LATENT / "controller").glob("*.py")):
+    for path in sorted(path for room in ("controller", "swarm") for path in (LATENT / room).glob("*.py")):
         if path.name == GATE:
             continue
         for function in _functions(ast.parse(path.read_text())):

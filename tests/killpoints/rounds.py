@@ -309,6 +309,75 @@ def stopped(site: KillSite) -> None:
     assert site.provider.left() == []
 
 
+def tasks_worker(site: KillSite) -> str:
+    """A template for tasks: ``work`` is what they do."""
+    command = site.step("%(prop:number)s", "%(prop:work)s")
+    return f"c['builders'] = [util.Builder('task', [util.Interpolate({command!r})])]\n" + warm_worker(site)
+
+
+def driven(site: KillSite) -> None:
+    """A workflow, by a driver that repeats what is not answered, then by one that takes it over and is not heard of any more."""
+    works = {"good": ":", "bad": "exit 3", "long": "sleep 600"}
+    numbers = {name: site.next_number() for name in works}
+    array = {"name": "a", "template": "task"}
+    made = site.repeat("POST", "workflows", name="w", digest=f"of {numbers}", tasks=3, arrays=[array], max_running=5)
+    path, first = f"workflows/{made['workflow_id']}", made["first_task"]
+    tasks = [{"array": 0, "name": name, "properties": {"number": numbers[name], "work": works[name]}} for name in works]
+    assert site.repeat("POST", f"{path}/tasks", first=0, tasks=tasks)["tasks"] == 3
+    good, bad, long = range(first, first + 3)
+
+    def statuses() -> dict[int, str]:
+        site.call("GET", path)  # which brings the tasks up to their builds
+        rows = site.call("GET", f"{path}/tasks?status=GQIORDEAF")["rows"]
+        return {row[0]: row[3] for row in rows}
+
+    def drive(who: str, **resume: str) -> str:
+        linked: list[Any] = []
+
+        def ours() -> bool:
+            run = site.repeat("POST", f"{path}/link", driver=who, **resume)["run"]
+            linked[:] = [run]
+            return run is not None
+
+        site.wait(f"a run of {who}", ours)
+        run = f"workflow-runs/{linked[0]['id']}"
+        site.repeat("POST", f"{run}/heartbeat", status="R", next_report_increment=600)
+        return run
+
+    def queue(run: str, task: int, attempt: int) -> None:
+        site.repeat("POST", f"{run}/queue", array_id=made["arrays"][0], tasks=[[task, attempt]], resources={}, level=0)
+
+    def until(run: str, task: int, status: str) -> None:
+        site.wait(f"task {task} to be {status}", lambda: statuses()[task] == status)
+        site.repeat("POST", f"{run}/sync", since=0)
+
+    def runs(name: str) -> int:
+        file = site.directory / f"ran.{numbers[name]}"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    run = drive("the first")
+    queue(run, good, 1)
+    until(run, good, "D")
+    for attempt in (1, 2):
+        queue(run, bad, attempt)
+        until(run, bad, "E")
+        site.repeat("POST", f"{run}/settle", changes=[[bad, "G" if attempt == 1 else "F", {}, 0]])
+    queue(run, long, 1)
+    until(run, long, "R")
+    assert site.repeat("POST", f"{path}/link", driver="the second", resume="cold")["run"] is None
+    site.repeat("POST", f"{run}/finish", status="T", reason="somebody resumes it")
+    run = drive("the second", resume="cold")
+    assert statuses() == {good: "D", bad: "G", long: "G"}
+    queue(run, long, 1)
+    until(run, long, "R")
+    site.repeat("POST", f"{run}/heartbeat", status="R", next_report_increment=0.2)
+    site.wait("the reaper", lambda: site.call("GET", path)["run"]["status"] == "E")
+    site.repeat("POST", f"{path}/cancel", reason="enough")
+    site.wait("the end of its builds", lambda: statuses()[long] == "E")
+    assert (runs("good"), runs("bad"), runs("long")) == (1, 2, 2)
+    site.at_rest()
+
+
 def damaged(site: KillSite) -> None:
     """The store is not as the controller left it."""
     point = site.at

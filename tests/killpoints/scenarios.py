@@ -171,6 +171,19 @@ ALL = (
         ),
     ),
     Scenario(
+        name="workflow",
+        config=rounds.tasks_worker,
+        round=rounds.driven,
+        constants={**QUICK, "latent.swarm.reaping:INTERVAL": 0.3},
+        instances=None,
+        groups=(
+            group("workflows.bind.written", "workflows.tasks.written", "workflows.link.written", "workflows.heartbeat.written"),
+            group("workflows.queue.before", "workflows.queue.written", "workflows.follow.written", "workflows.settle.written"),
+            group("workflows.end.before", "workflows.finish.written", "workflows.link.before", "workflows.link.begun"),
+            group("workflows.reap.before", "workflows.reap.written", "workflows.cancel.written"),
+        ),
+    ),
+    Scenario(
         name="plain",
         config=rounds.plain_worker,
         round=rounds.agents_of_others,

@@ -185,7 +185,7 @@ class KillSite(Site):
         self._asked += 1
         return self._asked
 
-    def step(self, number: int, command: str = ":") -> str:
+    def step(self, number: int | str, command: str = ":") -> str:
         """A step that leaves behind how often it ran."""
         return _STEP.format(directory=self.directory, number=number, work=command)
 
@@ -201,14 +201,13 @@ class KillSite(Site):
         file = self.directory / f"ran.{number}"
         return len(file.read_text().splitlines()) if file.exists() else 0
 
-    def repeat(self, method: str, path: str, **body: Any) -> None:
+    def repeat(self, method: str, path: str, **body: Any) -> Any:
         """Ask for what may be asked for twice, until somebody answers."""
         while True:
             try:
-                self.answer(method, path, **body)
+                return self.answer(method, path, **body).json()
             except Interrupted:
                 continue
-            return
 
     def finished(self, build: int) -> dict[str, Any]:
         """The build, when it is over."""

@@ -59,6 +59,8 @@ class Served:
             workflows=self.workflows,
         )
         await self.controller.start()
+        assert self.controller._recovered is not None
+        await self.controller._recovered
         self.workflows.start()
         await self.api.start()
 

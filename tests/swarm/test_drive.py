@@ -215,6 +215,19 @@ def test_a_driver_lets_go_while_the_controller_is_away(controller: Controller) -
     assert controller.clock.getDelayedCalls() == []
 
 
+def test_a_driver_lets_go_just_when_it_has_come_to_its_end(controller: Controller) -> None:
+    """Asked to by whoever hears that the last task is done: the workflow is to be resumed, and then it is done."""
+    driver = Driver(controller, one_task())
+    driver.heard.changed = lambda state, changes: driver.control.detach() if state.is_done else None  # type: ignore[method-assign]
+    controller.end_all()
+    driver.wait()
+    assert driver.summary.detached
+    again = Driver(controller, 1, resume=Resume.HOT)
+    again.wait()
+    assert again.summary.status == "D"
+    assert controller.queued == [(1, 1)]
+
+
 def test_a_driver_lets_go_of_what_is_not_its_any_more(controller: Controller) -> None:
     """Then it is no detaching: the run had ended otherwise."""
     driver = Driver(controller, diamond())
@@ -248,7 +261,7 @@ def workflows(draw: st.DrawFn) -> Workflow:
     return workflow
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(workflows(), st.data())
 def test_any_course_of_events_comes_to_its_end(workflow: Workflow, data: st.DataObject) -> None:
     """Builds succeed, fail, want more; the controller goes away, answers are lost, drivers die and are resumed, cold and hot.
