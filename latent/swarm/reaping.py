@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from latent.controller.health import HealthItem
 from latent.killpoints import here
@@ -23,6 +24,9 @@ log = Logger()
 
 INTERVAL = 30.0
 """Seconds from one look at the drivers to the next."""
+
+JUMP = 3 * INTERVAL
+"""Seconds between two looks that can't have passed: the clock was set, or this process was stopped."""
 
 
 @frozen
@@ -39,25 +43,35 @@ class Reaper:
         self._keeper = keeper
         self._open: list[RunRow] = []
         self._lost: list[_Lost] = []
-        self._looking: Deferred[None] | None = None
+        self._looked = keeper.clock.seconds()
+        self._stopped = False
         self._loop = LoopingCall(self.look)
         self._loop.clock = keeper.clock  # type: ignore[assignment]
 
     def start(self) -> None:
-        self._keeper.started_at = self._keeper.clock.seconds()
+        self._keeper.started_at = self._looked = self._keeper.clock.seconds()
         self._loop.start(INTERVAL, now=True)
 
     def stop(self) -> None:
+        self._stopped = True
         if self._loop.running:
             self._loop.stop()
 
     def look(self) -> Deferred[None]:
         """Give up the drivers that are overdue. What goes wrong is logged: the next look is made all the same."""
-        looking = Deferred.fromCoroutine(self._look())
-        return looking.addErrback(lambda f: log.failure("the drivers of workflows could not be looked at", f))
+        return Deferred.fromCoroutine(self._look()).addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        if not self._stopped:  # else the store is closed
+            log.failure("the drivers of workflows could not be looked at", failure)
 
     async def _look(self) -> None:
         keeper = self._keeper
+        now = keeper.clock.seconds()
+        if now - self._looked > JUMP:
+            # No driver could report in time that has not passed.
+            keeper.started_at = now
+        self._looked = now
         self._open, lost = await keeper.store.read(_runs)
         if any(keeper.due(run) <= keeper.clock.seconds() for run in self._open):
             here("workflows.reap.before")

@@ -46,8 +46,9 @@ def test_every_exit_code_has_a_meaning():
 def test_every_route_is_described():
     """The page's table has each path of the API."""
     from latent.web.app import Api
+    from latent.web.workflows import WorkflowApi
 
-    for rule in Api.app.url_map.iter_rules():
+    for rule in (*Api.app.url_map.iter_rules(), *WorkflowApi.app.url_map.iter_rules()):
         path = str(rule.rule).removeprefix("/api/v1")
-        path = path.replace("<build_id>", "ID").replace("<run_id>", "ID").replace("<path:name>", "NAME")
+        path = path.replace("<build_id>", "ID").replace("<run_id>", "ID").replace("<number>", "ID").replace("<path:name>", "NAME")
         assert re.search(rf"`(GET|POST) {re.escape(path)}[?`]", PAGE), path

@@ -300,6 +300,18 @@ def test_a_controller_that_was_away_gives_drivers_their_time_again(site: Site) -
     assert status(site, bound) == (WorkflowStatus.HALTED.value, "E")
 
 
+def test_a_clock_that_is_set_forward_gives_drivers_their_time_again(site: Site) -> None:
+    """The hour that it was set by has not passed."""
+    bound = site.bound(apart(1))
+    run = site.driven(bound.workflow_id)
+    site.harness.clock.rightNow += 3600
+    site.advance(31)
+    assert status(site, bound)[1] == "R"
+    site.beat(run)
+    site.advance(100)
+    assert status(site, bound)[1] == "E"
+
+
 def test_runs_are_counted(site: Site) -> None:
     """For the metrics."""
     bound = site.bound(apart(1))
