@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
-from attrs import field, frozen
 
 from latent.cli import words
+from latent.cli.conversation import Ask, Conversation, Doc, Pause
 from latent.cli.exits import CliError, ExitCode
 from latent.cli.place import Place
 from latent.cli.screen import Screen
@@ -29,28 +29,6 @@ ROUNDS = 3
 """How often it is looked, at most: what is new each time is for the next call of the command."""
 
 STYLES = {"leaked": "red", "suspect": "yellow", "condemned": "yellow", "protected": "cyan", "gone": "green"}
-
-Doc = dict[str, Any]
-
-
-@frozen
-class Pause:
-    """Wait for so many seconds."""
-
-    seconds: float
-
-
-@frozen(kw_only=True)
-class Ask:
-    """Scan, and with ``reap`` destroy what has leaked; ``body`` is that of ``POST /leaks/reap``."""
-
-    reap: bool = False
-    body: Doc = field(factory=dict)
-
-
-Conversation = Generator[Ask | Pause, Doc, Doc]
-"""What is to be done, one thing after the other, whoever does it. Ask is answered with a document of the API, Pause with
-anything. The result is the last document, with what was destroyed before it."""
 
 
 @click.command(short_help="Show instances that nobody expects, and destroy them.")

@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from latent.cli.conversation import Conversation, Doc, Pause
 from latent.cli.exits import CliError, ExitCode, config_error
-from latent.cli.leaks import Conversation, Doc, Pause
 from latent.cli.place import Place
 from latent.cli.reactor import install
 
