@@ -295,3 +295,5 @@ def test_the_display_suits_the_stream(monkeypatch):
     shown = terminal.getvalue()
     assert "a line that stays" in shown
     assert "4 running" in shown
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(display(terminal), Lines)
