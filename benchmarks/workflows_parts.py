@@ -26,6 +26,7 @@ asyncioreactor.install()
 
 from twisted.internet import reactor  # noqa: E402
 from twisted.internet.defer import Deferred  # noqa: E402
+from twisted.internet.task import deferLater  # noqa: E402
 from twisted.python.failure import Failure  # noqa: E402
 
 import latent.swarm.builder as builder_module  # noqa: E402
@@ -35,22 +36,29 @@ from latent.config.builder import Builder  # noqa: E402
 from latent.config.settings import Config  # noqa: E402
 from latent.controller.clock import WallClock  # noqa: E402
 from latent.controller.service import Controller  # noqa: E402
+from latent.model import Lease, Outcome  # noqa: E402
 from latent.store.database import Store  # noqa: E402
 from latent.swarm.binding import bind  # noqa: E402
 from latent.swarm.builder import SwarmBuilder  # noqa: E402
 from latent.swarm.http import Address, HttpRequester  # noqa: E402
 from latent.swarm.service import attach  # noqa: E402
 from latent.swarm.statuses import RunStatus, TaskStatus  # noqa: E402
+from latent.testing.agent import succeed_at_once  # noqa: E402
 from latent.testing.worker import InProcessLatentWorker  # noqa: E402
 from latent.web.address import load_token, read_address, read_token  # noqa: E402
 from latent.web.service import ApiService  # noqa: E402
 
-INTERVAL, BUFFER = 2.0, 1.5
+INTERVAL, BUFFER = 5.0, 1.5
 """Of the heartbeats while a state is rebuilt."""
 
 
-async def control(directory: Path, workers: int) -> None:
+async def control(directory: Path, workers: int, seconds: float) -> None:
     """A controller with the builder ``nothing``, whose instances and agents are in this process."""
+
+    async def wait(lease: Lease) -> Outcome:
+        await deferLater(reactor, seconds)
+        return await succeed_at_once(lease)
+
     state = directory / "state"
     state.mkdir(mode=0o700, exist_ok=True)
     store = Store.open(f"sqlite:///{state}/latent.sqlite", state, reactor=reactor)
@@ -59,7 +67,7 @@ async def control(directory: Path, workers: int) -> None:
     config = Config(path=directory, workers=declared, builders={"nothing": Builder("nothing", ["true"])}, db_url="")
     controller = Controller(config, store, reactor=reactor, clock=clock, state_dir=state, jitter=lambda: 0.0)
     for worker in declared.values():
-        worker.plug(controller, clock.seconds)
+        worker.plug(controller, clock.seconds, wait if seconds else succeed_at_once)
     workflows = attach(controller, store, clock)
 
     async def refuse() -> list[str]:
@@ -178,6 +186,7 @@ def main() -> int:
     parser.add_argument("part", choices=["controller", "bind", "rebuild", "chain"])
     parser.add_argument("directory", type=Path)
     parser.add_argument("number", type=int)
+    parser.add_argument("seconds", type=float, nargs="?", default=0.0)
     options = parser.parse_args()
     if options.part == "controller":
 
@@ -185,7 +194,11 @@ def main() -> int:
             failure.printTraceback(sys.stderr)
             reactor.stop()
 
-        reactor.callWhenRunning(lambda: Deferred.fromCoroutine(control(options.directory, options.number)).addErrback(failed))
+        def begin() -> None:
+            started = control(options.directory, options.number, options.seconds)
+            Deferred.fromCoroutine(started).addErrback(failed)
+
+        reactor.callWhenRunning(begin)
         reactor.run()
         os._exit(0)  # as a crash would end it: what is to be kept is on disk
     part = {"bind": store, "rebuild": rebuild, "chain": chain}[options.part]

@@ -43,7 +43,10 @@ APART = 2
 
 def display(stream: IO[str]) -> Display:
     """The right one for where the text goes."""
-    return Bars(_console(stream)) if stream.isatty() else Lines(stream)
+    if not stream.isatty():
+        return Lines(stream)
+    console = _console(stream)
+    return Lines(stream) if console.is_dumb_terminal else Bars(console)
 
 
 class Bars:

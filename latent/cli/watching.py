@@ -203,7 +203,7 @@ class Watch(Listener):
     def away(self, why: str) -> None:
         if self._away is None:
             self._away = self._clock.seconds()
-            self.say(f"the controller does not answer ({why}): waiting for it", "yellow")
+            self.say(f"the controller does not answer: waiting for it ({why.partition('; ')[0]})", "yellow")
 
     def back(self) -> None:
         if self._away is not None:

