@@ -34,7 +34,7 @@ def test_the_example_loads(tmp_path: Path) -> None:
 def test_the_new_imports_are_there() -> None:
     """Every import of the right column can be made."""
     found = re.findall(r"\| `from (latent[\w.]*) import ([\w, ]+)`", MOVING)
-    assert len(found) == 6
+    assert len(found) == 7
     for module, names in found:
         for name in names.split(", "):
             if not hasattr(importlib.import_module(module), name):

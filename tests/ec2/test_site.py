@@ -157,8 +157,8 @@ def test_gone(site: MakeSite, cloud: Cloud) -> None:
 
 
 def test_an_hour_later(site: MakeSite, cloud: Cloud) -> None:
-    """A controller that was away: what is past its expiry is reaped at the next start, also when nobody remembers it; what others
-    own is left alone, whatever it is called."""
+    """A controller that was away: what is past its expiry is reaped at the next start, also when nobody remembers it or its
+    controller has not been heard of for as long; what others own is left alone, whatever it is called."""
     one = site(build_wait_timeout=3600)
     one.latent("start")
     one.submit("true")
@@ -171,15 +171,17 @@ def test_an_hour_later(site: MakeSite, cloud: Cloud) -> None:
     of_nobody = {"Name": "ec2-*", WORKER: "ec2-1", ATTEMPT: "7"}
     tagged = {key.replace(":", "__"): value for key, value in {**of_nobody, CONTROLLER: ours, EXPIRES: expired}.items()}
     stray = foreign(cloud, **tagged)
+    theirs = {**tagged, "latent__controller": "f" * 32, "latent__expires": f"{time.time() - 3 * 3600:.0f}"}
+    abandoned = foreign(cloud, **theirs)
     others = [
         foreign(cloud),
         foreign(cloud, Name=mine.tags["Name"]),
-        foreign(cloud, **{**tagged, "latent__controller": "f" * 32}),
+        foreign(cloud, **{**theirs, "latent__expires": f"{time.time() + 3600:.0f}"}),
         foreign(cloud, **{key: value for key, value in tagged.items() if key != "latent__controller"}),
     ]
     one.latent("start")
     one.wait("ours to go", lambda: sorted(seen.id for seen in one.up()) == sorted(others))
-    assert cloud.instance(mine.id).state == cloud.instance(stray).state == "terminated"
+    assert {cloud.instance(each).state for each in (mine.id, stray, abandoned)} == {"terminated"}
     number = one.submit("true")
     assert one.wait_for_all()[number]["result"] == "success"
     one.latent("stop")

@@ -45,7 +45,7 @@ Recovery.builds_and_sessions = forgetful
 @pytest.mark.parametrize(
     ("defect", "point", "error"),
     [
-        (STARTS_AGAIN, "lifecycle.start.answered", "was there beside another; it took 2 instances"),
+        (STARTS_AGAIN, "lifecycle.start.answered", "it took 2 instances: planted#1, planted#2"),
         (LOSES_BUILDS, "service.submit.written", "never came: the end of build 1"),
         (LEAVES_INSTANCES, "lifecycle.start.before", "never came: the end of all instances"),
         (FORGETS_RUNS, "dispatcher.activate.written", "'attempts': 2"),
