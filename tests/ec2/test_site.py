@@ -171,12 +171,11 @@ def test_an_hour_later(site: MakeSite, cloud: Cloud) -> None:
     of_nobody = {"Name": "ec2-*", WORKER: "ec2-1", ATTEMPT: "7"}
     tagged = {key.replace(":", "__"): value for key, value in {**of_nobody, CONTROLLER: ours, EXPIRES: expired}.items()}
     stray = foreign(cloud, **tagged)
-    theirs = {**tagged, "latent__controller": "f" * 32, "latent__expires": f"{time.time() - 3 * 3600:.0f}"}
-    abandoned = foreign(cloud, **theirs)
+    abandoned = foreign(cloud, **{**tagged, "latent__controller": "e" * 32})
     others = [
         foreign(cloud),
         foreign(cloud, Name=mine.tags["Name"]),
-        foreign(cloud, **{**theirs, "latent__expires": f"{time.time() + 3600:.0f}"}),
+        foreign(cloud, **{**tagged, "latent__controller": "f" * 32, "latent__expires": f"{time.time() + 3600:.0f}"}),
         foreign(cloud, **{key: value for key, value in tagged.items() if key != "latent__controller"}),
     ]
     one.latent("start")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,9 +41,9 @@ class Ear:
 
     def _listen(self) -> str:
         # Opened for both ways, so that opening it waits for nobody.
-        with open(os.open(self.path, os.O_RDWR), "rb", buffering=0) as pipe:
-            ready, _, _ = select.select([pipe], [], [], PATIENCE)
-            assert ready, "nothing was told"
+        with open(os.open(self.path, os.O_RDWR), "rb", buffering=0) as pipe, selectors.DefaultSelector() as waits:
+            waits.register(pipe, selectors.EVENT_READ)
+            assert waits.select(PATIENCE), "nothing was told"
             return pipe.read(4096).decode()
 
 

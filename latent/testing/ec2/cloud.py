@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
+import selectors
 import subprocess
 import sys
 import threading
@@ -264,7 +264,9 @@ def _start(settings: Mapping[str, Any]) -> subprocess.Popen[bytes]:
 def _first_words(process: subprocess.Popen[bytes]) -> Mapping[str, Any]:
     """What it says once it can be talked to."""
     assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], START_TIMEOUT)
+    with selectors.DefaultSelector() as waits:  # select() itself takes no descriptor over 1023
+        waits.register(process.stdout, selectors.EVENT_READ)
+        ready = waits.select(START_TIMEOUT)
     line = process.stdout.readline() if ready else b""
     if not line.endswith(b"\n"):
         raise CloudError("the cloud did not start; what it has to say is in this process's standard error")
