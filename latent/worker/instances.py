@@ -171,9 +171,10 @@ def tail(directory: Path) -> str:
 
 
 def listed(table: Iterable[Seen], base: Path) -> list[ListedInstance]:
-    """Every instance that a process of the table belongs to, of whatever worker and controller.
+    """Every instance that a process of the table belongs to, of whatever worker and controller; and what is left in ``base`` of
+    those that have ended: a controller may die between the end of the processes and the removal of their directory.
 
-    ``base``: where its directory is, if none of its processes tells.
+    ``base``: also where a directory is, if none of its instance's processes tells.
     """
     carriers: dict[str, list[Seen]] = {}
     for seen in table:
@@ -187,10 +188,27 @@ def listed(table: Iterable[Seen], base: Path) -> list[ListedInstance]:
         name = directory_name(marker)
         told = (seen.directory for seen in group if Path(seen.directory).name == name)
         handle = _handle(group, next(told, str(base / name)))
-        protected = (Path(handle.dir) / PROTECT).exists()
-        title = f"pid {handle.pid} in {handle.dir}"
-        found.append(ListedInstance(whose[1], handle.to_json(), whose[0], handle.create_time, protected=protected, title=title))
+        found.append(_listed(whose, handle, f"pid {handle.pid} in {handle.dir}"))
+    for handle in _recorded(base):
+        whose = identity(handle.instance)
+        if whose is not None and handle.instance not in carriers:
+            found.append(_listed(whose, handle, f"the directory {handle.dir}, without a process"))
     return found
+
+
+def _listed(whose: tuple[str, Attempt], handle: Handle, title: str) -> ListedInstance:
+    protected = (Path(handle.dir) / PROTECT).exists()
+    return ListedInstance(whose[1], handle.to_json(), whose[0], handle.create_time, protected=protected, title=title)
+
+
+def _recorded(base: Path) -> Iterable[Handle]:
+    """The instances whose directories are in ``base``, as each was written down when it was started."""
+    for path in base.glob(f"*/{RECORD}"):
+        # One without a record that can be read had no process, or has one that tells.
+        with contextlib.suppress(OSError, ValueError, PluginError):
+            handle = Handle.from_json(json.loads(path.read_text()))
+            if Path(handle.dir) == path.parent:
+                yield handle
 
 
 def clean_up(marker: str, directory: Path, ended: Iterable[Seen]) -> str:

@@ -34,7 +34,7 @@ def one_worker(site: KillSite, **keywords: Any) -> str:
 
 
 def warm_worker(site: KillSite) -> str:
-    """What a controller leaves of an instance that has ended meanwhile is the reaper's, which looks soon."""
+    """A controller that dies between an instance's end and the removal of its directory leaves that to the reaper."""
     return "c['reaper'] = {'interval': 1, 'min_age': 0.2}\n" + one_worker(site, build_wait_timeout=2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from latent.worker import processes
+from latent.worker import Properties, WorkerBuild, hooks, processes, results
 from latent.worker.process import Host, ProcessLatentWorker
 from tests.worker.kit import PATIENCE, enrolment
 
@@ -45,6 +46,30 @@ class Ear:
             waits.register(pipe, selectors.EVENT_READ)
             assert waits.select(PATIENCE), "nothing was told"
             return pipe.read(4096).decode()
+
+
+BUILD = WorkerBuild(1, "b", Properties({"image": "img"}))
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", textwrap.dedent(code)]
+
+
+async def started(worker: ProcessLatentWorker, build: Any = BUILD) -> psutil.Process:
+    """Start, and answer with the agent's process."""
+    (text,) = results.start_result(worker, await hooks.call(worker.start_instance, build))
+    handle = results.handle(worker, worker.instance_handle())
+    assert text == f"pid {handle['pid']}"
+    return psutil.Process(handle["pid"])
+
+
+async def gone(process: psutil.Process) -> None:
+    """Wait, in a thread, until a process has ended."""
+    from twisted.internet import reactor
+
+    stat = processes.look(process.pid)
+    if stat is not None:
+        assert await Host.of(reactor).threads.run(processes.wait, (stat,), 30.0, adopt=lambda _: None) == ()
 
 
 @pytest.fixture
