@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from twisted.internet.defer import Deferred
 
+from latent.config.settings import Limits
 from latent.errors import EnrolmentRefused, LatentWorkerCannotSubstantiate, LatentWorkerFailedToSubstantiate
 from latent.model import BuildState, Result
 from tests.controller.kit import controller, insubstantiate, obliging, substantiate, worker
@@ -214,6 +216,19 @@ def test_a_build_that_comes_later_gets_the_instance_that_is_there(tmp_path: Path
         agent.work()
         assert harness.result(build) is Result.SUCCESS
         assert len(w.controls.starts) == 1
+
+
+@pytest.mark.parametrize("limits", [Limits(max_instances=1), Limits(max_starting=1)], ids=["instances", "starting"])
+def test_a_claim_that_is_on_its_way_to_the_disk_counts(tmp_path: Path, limits: Limits) -> None:
+    """A build that comes while another's claim is being written starts no instance beyond the limit."""
+    disk = 0.1
+    with controller(tmp_path, obliging("a"), obliging("b"), disk_seconds=disk, limits=limits) as harness:
+        for _ in range(2):
+            Deferred.fromCoroutine(harness.controller.submit(harness.request()))
+            harness.advance(disk / 2)
+        harness.advance(2)
+        assert [harness.worker_state(name) for name in "ab"] == ["SUBSTANTIATING_STARTING", "NOT_SUBSTANTIATED"]
+        assert "the limit max_" in harness.why(2)
 
 
 def test_an_agent_may_attach_before_start_instance_answers(tmp_path: Path) -> None:
