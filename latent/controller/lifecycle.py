@@ -101,6 +101,7 @@ class Lifecycle:
         self.setting_up = True
         self.unusable = ""
         self._agent_expected = False
+        self._known = 0
         self.kept: JSON | None = None
         """The handle that the store had of the attempt when the controller was started."""
         self._store = store
@@ -128,6 +129,16 @@ class Lifecycle:
     @property
     def state_name(self) -> str:
         return NAMES[type(self.state)]
+
+    @property
+    def knows_instance(self) -> bool:
+        """Whether the plugin can speak of the instance that is up or coming: its start was called, or it was resumed."""
+        return self._known == self.state.attempt
+
+    @property
+    def is_to_begin(self) -> bool:
+        """Whether start_instance is about to be called."""
+        return isinstance(self.state, SubstantiatingStarting) and self.state.start is not None and not self.knows_instance
 
     # --- what the rest of the controller asks for ---------------------------------------------------------------------------
 
@@ -162,6 +173,8 @@ class Lifecycle:
         The controller was away, not the agent: an instance that is there is not replaced before its agent had its time.
         """
         self._agent_expected = True
+        if found:
+            self._known = self.state.attempt
         held, self._held = self._held or [], None
         self.plugin.agent_attached = isinstance(self.state, Substantiated)
         done = self.apply(ev.Recovered(found))
@@ -363,6 +376,7 @@ class Lifecycle:
         attempt = Attempt(self.name, number)
         self.plugin.enrolment = self._identity.enrolment(attempt, kept)
         self.plugin.agent_attached = False
+        self._known = number
         here("lifecycle.start.before")
         call = hooks.call(self.plugin.start_instance, self._listener.build_for(build))
         here("lifecycle.start.called")

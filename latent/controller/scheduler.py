@@ -77,6 +77,7 @@ class Scheduler:
         self._pass: Wait | None = None
         self._stopped = True
         self._claiming: dict[int, Build] = {}
+        self._begins: dict[int, str] = {}
         self._cancelled: dict[int, str] = {}
         self._reserved: dict[str, int] = {}
         self._occupied: dict[str, float] = {}
@@ -146,8 +147,9 @@ class Scheduler:
         now = self._clock.seconds()
         seats = [self._seat(post, offers[post.name], now) for post in self._roster]
         latent = self._roster.latent()
-        instances = sum(1 for post in latent if not isinstance(post.state, NotSubstantiated | ShutDown))
-        starting = sum(1 for post in latent if isinstance(post.state, STARTING))
+        begun = set(self._begins.values())  # what is claimed for a start counts, though the worker has not been told
+        instances = sum(1 for post in latent if not isinstance(post.state, NotSubstantiated | ShutDown) or post.name in begun)
+        starting = sum(1 for post in latent if isinstance(post.state, STARTING) or post.name in begun)
         withheld = unknown | self._dispatcher.fences.held()
         planned = plan(_without(lines, withheld), seats, self.limits, instances=instances, starting=starting)
         self._queue.explain(planned.waits)
@@ -172,6 +174,8 @@ class Scheduler:
                 leaving = leaving or "its bot is not asking for work"
         free = limit - self._dispatcher.load_of(post.name) - self._reserved.get(post.name, 0)
         closed = post.why_closed() or leaving or (self._occupied and self._why_occupied(post.name))
+        if 0 < free < limit:
+            closed = closed or _why_not_shared(post)
         if closed or free <= 0:
             return Seat(worker=post.name, offer=offer, availability=Availability.CLOSED, free=0, reason=closed or "busy")
         idle = free == limit
@@ -186,11 +190,15 @@ class Scheduler:
                 availability = Availability.GOING
             case _:
                 availability = Availability.COLD
+        picky = post.plugin.builds_may_be_incompatible
+        if picky and (self._reserved.get(post.name) or post.is_to_begin):
+            availability = Availability.SOON
         return Seat(
             worker=post.name,
             offer=offer,
             availability=availability,
             free=free,
+            picky=picky,
             incompatible=self.compatibility.incompatible(post),
             idle=idle and availability is Availability.WARM,
         )
@@ -225,6 +233,8 @@ class Scheduler:
             return
         build = evolve(build, state=BuildState.STARTING, reason=f"goes to {post.name}: {decision.why}")
         self._claiming[build.id] = build
+        if isinstance(decision, Start):
+            self._begins[build.id] = post.name
         self._reserved[post.name] = self._reserved.get(post.name, 0) + 1
         attempt = self._attempt_for(post, decision)
         slots = [post.name] + [f"{post.name}/{n}" for n in range(2, (post.plugin.max_builds or 1) + 1)]
@@ -251,6 +261,7 @@ class Scheduler:
     def _unreserve(self, worker: str, build_id: int, result: object) -> object:
         self._reserved[worker] -= 1
         del self._claiming[build_id]
+        self._begins.pop(build_id, None)
         return result
 
     def _claimed(self, build: Build, post: Post, attempt: int, decision: Assign | Start, run_id: int) -> object:
@@ -287,6 +298,15 @@ class Scheduler:
             return
         self._queue.put(build)
         self.poke()
+
+
+def _why_not_shared(post: Post) -> str:
+    """Why no build joins those that wait for a worker's next instance, where that is made for the first of them."""
+    if not isinstance(post, Lifecycle) or not post.plugin.builds_may_be_incompatible:
+        return ""
+    if isinstance(post.state, Substantiating | InsubstantiatingSubstantiating):
+        return "its next instance is made for another build, and is not begun"
+    return ""
 
 
 def _offer(declared: Offer, session: Session | None) -> Offer:

@@ -2,7 +2,8 @@
 
 An instance that is up and free is preferred, then one that is coming up and has room, then a worker without an instance, then one
 whose instance has to go first. Among equals the one whose labels fit best goes first (`latent.core.matching.score`). An idle
-instance that won't do for the build is replaced only when nothing else can serve it.
+instance that won't do for the build is replaced only when nothing else can serve it. And where instances differ with the build, a
+build waits a moment rather than share one of which nobody knows yet whether it will do.
 
 Builds that require the same come as one `Line`, and workers that offer the same are kept in one `_Group`, so that each pair is
 matched once however many there are of each; a line of which one build has to wait is not looked at further. The cost is linear
@@ -25,10 +26,15 @@ WORKER = "worker"
 
 
 class Availability(enum.Enum):
-    """What a worker can do for a new build now. GOING: there is an instance, but it has to go before the next can start."""
+    """What a worker can do for a new build now.
+
+    GOING: there is an instance, but it has to go before the next can start. SOON: it is just being given to another build, and
+    has room; whether it will do for more is known in a moment.
+    """
 
     WARM = "warm"
     COMING = "coming"
+    SOON = "soon"
     COLD = "cold"
     GOING = "going"
     CLOSED = "closed"
@@ -51,8 +57,9 @@ class Line:
 class Seat:
     """A worker, as the planner sees it.
 
-    ``free``: how many more builds it takes. ``reason``: why it is CLOSED. ``incompatible``: the builds that the instance which is
-    up won't do for; ``idle``: that instance has no build and may be replaced.
+    ``free``: how many more builds it takes. ``reason``: why it is CLOSED. ``picky``: its instances differ with the build they are
+    made for; ``incompatible``: the builds that the one which is up won't do for; ``idle``: that one has no build and may be
+    replaced.
     """
 
     worker: str
@@ -60,6 +67,7 @@ class Seat:
     availability: Availability
     free: int = 1
     reason: str = ""
+    picky: bool = False
     incompatible: frozenset[int] = frozenset()
     idle: bool = False
 
@@ -116,11 +124,11 @@ class _Group:
         self.reasons.setdefault(reason, []).append(seat.worker)
 
     def begin(self, seat: Seat) -> None:
-        """What the seat has room for beyond its first build joins the same start."""
+        """What the seat has room for beyond its first build joins the same start, if all its instances are alike."""
         cold = self.seats[seat.availability]
         at = next(i for i in range(len(cold) - 1, -1, -1) if cold[i] is seat)
         del cold[at]
-        self.seats[Availability.COMING].append(seat)
+        self.seats[Availability.SOON if seat.picky else Availability.COMING].append(seat)
 
     def take(self, availability: Availability, build: int, free: dict[str, int]) -> Seat | None:
         seats = self.seats[availability]
@@ -182,7 +190,7 @@ def _place(
     """Where the build goes, or why it waits. ``blocked``: the limit that forbids more of them."""
     if not kind.groups:
         return kind.mismatch
-    for availability in (Availability.WARM, Availability.COMING, Availability.COLD, Availability.GOING):
+    for availability in (Availability.WARM, Availability.COMING, Availability.SOON, Availability.COLD, Availability.GOING):
         if blocked.get(availability):
             continue
         for group in kind.groups:
@@ -193,6 +201,8 @@ def _place(
                 return Assign(build, seat.worker, "its instance is up and free")
             if availability is Availability.COMING:
                 return Start(build, seat.worker, "its instance is coming up and has room")
+            if availability is Availability.SOON:
+                return f"{seat.worker} is just being given to another build; whether this one fits there is known in a moment"
             group.begin(seat)
             return Start(build, seat.worker, "no instance that fits is free")
     for seat in () if blocked.get(Availability.GOING) else idle:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from latent.core.planning import Assign, Availability, Limits, Line, Plan, Seat, Start, plan
 from latent.model import Offer, Requirements
 
-WARM, COMING, COLD, GOING, CLOSED = (
+WARM, COMING, SOON, COLD, GOING, CLOSED = (
     Availability.WARM,
     Availability.COMING,
+    Availability.SOON,
     Availability.COLD,
     Availability.GOING,
     Availability.CLOSED,
@@ -129,6 +130,21 @@ def test_who_waits_behind_a_build_that_waits_for_its_kind_of_instance_may_go() -
     assert planned.waits[0]
 
 
+def test_a_picky_start_is_for_one_build() -> None:
+    """What else it has room for waits until it is known whether they fit, rather than begin another instance."""
+    planned = plan([line(1, 2, 3)], [seat("w", picky=True, free=3), seat("other")], NO_LIMITS)
+    assert places(planned) == [("start", 1, "w")]
+    assert planned.waits == ["w is just being given to another build; whether this one fits there is known in a moment"]
+
+
+def test_what_is_warm_or_coming_goes_before_what_is_soon() -> None:
+    """None waits for a moment who need not; one that is known not to fit does not wait either."""
+    soon = seat("soon", SOON, picky=True, incompatible=frozenset({3}))
+    assert places(plan([line(1)], [soon, seat("warm", WARM)], NO_LIMITS)) == [("assign", 1, "warm")]
+    assert places(plan([line(1)], [soon, seat("coming", COMING)], NO_LIMITS)) == [("start", 1, "coming")]
+    assert places(plan([line(3)], [soon, seat("cold")], NO_LIMITS)) == [("start", 3, "cold")]
+
+
 @pytest.mark.parametrize(
     ("needs", "seats", "why"),
     [
@@ -173,6 +189,7 @@ SEATS = st.lists(
         offer=st.sampled_from([{}, {"os": frozenset({"linux"})}, {"os": frozenset({"linux", "bsd"})}]),
         availability=st.sampled_from(list(Availability)),
         free=st.integers(0, 3),
+        picky=st.booleans(),
         incompatible=st.frozensets(st.integers(1, 12), max_size=4),
         idle=st.booleans(),
     ),
@@ -198,7 +215,8 @@ def test_every_plan_can_be_carried_out(seats: list[Seat], needs: list[Requiremen
     for name, found in named.items():
         mine = [one for one in planned.decisions if one.worker == name]
         assert len(mine) <= found.free
-        assert not mine or found.availability is not CLOSED
+        assert not mine or found.availability not in (CLOSED, SOON)
+        assert len(mine) <= 1 or not found.picky or found.availability in (WARM, COMING)
         for one in mine:
             assert isinstance(one, Start) == (found.availability is not WARM or one.build in found.incompatible)
             assert all(value in found.offer.get(label, ()) for label, value in needs[one.build - 1].labels.items())

@@ -14,13 +14,10 @@ from latent.model import Attempt
 from latent.worker import (
     AbstractLatentWorker,
     AbstractWorker,
-    CompatibleLatentWorkerMixin,
     Enrolment,
     Interpolate,
     Properties,
-    Property,
     Worker,
-    WorkerBuild,
     hooks,
 )
 from latent.worker.variables import agent_variables, loopback_addresses
@@ -459,36 +456,6 @@ def test_failed_to_start() -> None:
     """Buildbot's helper raises the error that makes the worker back off."""
     with pytest.raises(LatentWorkerFailedToSubstantiate, match="i-1 failed to start: it is terminated"):
         Idle("w1").failed_to_start("i-1", "terminated")
-
-
-class Picky(CompatibleLatentWorkerMixin, Idle):
-    async def renderWorkerProps(self, build: Any) -> Any:
-        return await build.render(Property("image", default="base"))
-
-
-def test_compatible_mixin() -> None:
-    """An instance will do for the builds that would get the same one; while there is none, for all."""
-    made = Picky("w1")
-
-    def fits(image: str) -> bool:
-        return bool(result_of(hooks.call(made.isCompatibleWithBuild, Properties({"image": image}))))
-
-    assert made.builds_may_be_incompatible
-    assert fits("a")
-    assert result_of(hooks.call(made.renderWorkerPropsOnStart, WorkerBuild(1, "b", Properties({"image": "a"})))) == "a"
-    assert (fits("a"), fits("b")) == (True, False)
-    made.resetWorkerPropsOnStop()
-    assert fits("b")
-
-
-def test_compatible_mixin_without_its_method() -> None:
-    """A plugin that forgot renderWorkerProps is told so."""
-
-    class Forgot(CompatibleLatentWorkerMixin, Idle):
-        pass
-
-    with pytest.raises(PluginError, match="has no renderWorkerProps"):
-        result_of(hooks.call(Forgot("w1").renderWorkerPropsOnStart, None))
 
 
 def test_constructor_touches_nothing() -> None:
