@@ -6,9 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
-import psutil
-
-from latent.model import BuildRequest, Payload, Requirements, RunStatus
+from latent.model import BuildRequest, BuildState, Payload, Requirements, RunStatus
+from latent.worker import processes
 from tests.e2e import agents
 from tests.gateways.buildbot import site
 from tests.gateways.buildbot.site import MSGPACK, PB, TAC, sleep, until
@@ -63,6 +62,13 @@ class Site(site.Site):
                 return runs[0].run
             await sleep()
 
+    async def carried_out(self, build, agent):
+        """Until it is finished by an agent that is kept up meanwhile: the build."""
+        while (known := (await self.controller.build(build.id)).build).state is not BuildState.FINISHED:
+            agent.look()
+            await sleep()
+        return known
+
 
 def start(kind, folder, port):
     """The agent of the worker ``plain``, in its folder; one that was there before is the same."""
@@ -90,24 +96,37 @@ def start(kind, folder, port):
     return agents.Agent(folder, [twistd, "--nodaemon", "--pidfile=", "--no_save", "-y", "buildbot.tac"])
 
 
-def ended(agent):
-    """Whether it has ended by itself, as some do whose session is lost; whoever keeps it up starts it again."""
-    return agent.process.poll() is not None
+class KeptUp:
+    """An agent that a service manager starts again whenever it has ended: some do whose session is lost."""
 
+    def __init__(self, start):
+        self.start = start
+        self.agents = [start()]
 
-async def step_gone(pid, agent):
-    """Until the step is gone. A Woodpecker agent's and a bot's may outlive an agent that has ended: a service manager ends it."""
+    @property
+    def log(self):
+        return self.agents[-1].log
 
-    def gone():
-        if ended(agent) and psutil.pid_exists(pid):
-            psutil.Process(pid).send_signal(signal.SIGKILL)
-        return not psutil.pid_exists(pid)
+    def ended(self):
+        return self.agents[-1].process.poll() is not None
 
-    await until(gone)
+    def look(self):
+        """To be called for as long as something is expected of it: it may end at any time, a moment after its step too."""
+        if self.ended():
+            self.agents.append(self.start())
 
+    async def step_gone(self, pid):
+        """Until the step is gone. One that outlives its agent, as a Woodpecker agent's may, is ended by the service manager."""
 
-def end(agent):
-    """Whatever it still does, by pid."""
-    if not ended(agent):
-        agent.process.kill()
-    agent.process.wait()
+        def gone():
+            if (step := processes.look(pid)) is not None and self.ended():
+                processes.send([step], signal.SIGKILL)
+            return step is None
+
+        await until(gone)
+
+    def end(self):
+        """Whatever it still does, by pid."""
+        if not self.ended():
+            self.agents[-1].process.kill()
+        self.agents[-1].process.wait()

@@ -14,7 +14,7 @@ from latent.gateways.bots.patience import due_in
 from latent.gateways.buildbot.attendance import MISSED as PINGS_MISSED
 from latent.model import Result, RunStatus
 from latent.testing.harness import ControllerHarness
-from tests.agents.site import BEAT, PROTOCOLS, SCRIPT, Site, end, ended, start, step_gone
+from tests.agents.site import BEAT, PROTOCOLS, SCRIPT, KeptUp, Site, start
 from tests.controller.kit import obliging
 from tests.gateways.buildbot.site import until
 from tests.gateways.network import Network
@@ -34,10 +34,9 @@ async def test_a_connection_that_is_only_half_open(site, tmp_path, kind):
     """The agent's machine is cut off and nobody is told: after three heartbeats the run is lost. When the network is back the
     agent is told so, ends what it ran, and has the build again: never twice at once."""
     places = {name: tmp_path / name for name in ("lock", "twice", "pid", "go")}
-    agents = []
     async with Network(lambda: site.port(PROTOCOLS[kind])) as network:
+        agent = KeptUp(lambda: start(kind, tmp_path / "agent", network.port))
         try:
-            agents.append(start(kind, tmp_path / "agent", network.port))
             build = await site.ask(kind, SCRIPT.format(**places))
             await until(places["pid"].exists)
             pid = int(places["pid"].read_text())
@@ -46,16 +45,14 @@ async def test_a_connection_that_is_only_half_open(site, tmp_path, kind):
             assert f"its agent was silent for {3 * BEAT:g} s" in lost.error_msg
             places["go"].touch()
             network.cut()
-            await step_gone(pid, agents[-1])
-            if ended(agents[-1]):
-                agents.append(start(kind, tmp_path / "agent", network.port))
-            done = await site.finished(build)
+            await agent.step_gone(pid)
+            done = await site.carried_out(build, agent)
         finally:
-            for agent in agents:
-                end(agent)
-    assert done.result is Result.SUCCESS, [agent.log for agent in agents]
+            agent.end()
+    assert done.result is Result.SUCCESS, agent.log
     assert [run.run.status for run in await site.runs(build)] == [RunStatus.INTERRUPTED, RunStatus.COMPLETED]
     assert not places["twice"].exists()
+    assert len(agent.agents) <= 2, agent.log
 
 
 def test_three_heartbeats_as_it_comes():
