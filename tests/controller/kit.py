@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from latent.core import events as ev
-from latent.testing import ControllableLatentWorker, ControllerHarness, Controls
+from latent.testing import ControllableLatentWorker, ControllerHarness, Controls, SteppedAgent
 from latent.worker.base import AbstractWorker
 
 NEVER = -1
@@ -58,3 +58,23 @@ def substantiate(harness: ControllerHarness, name: str = "w") -> None:
     """What a warm minimum does: an instance, for no build."""
     harness.post(name).apply(ev.Substantiate(None))
     harness.advance(0)
+
+
+def attached(harness: ControllerHarness, name: str = "w") -> tuple[int, SteppedAgent]:
+    """A build, and an agent that it is about to be given to."""
+    build = harness.submit(workers=[name])
+    return build, harness.agent(name).attach()
+
+
+def building(harness: ControllerHarness, name: str = "w") -> tuple[int, SteppedAgent]:
+    """A build that its agent has begun."""
+    build, agent = attached(harness, name)
+    agent.take()
+    agent.begin()
+    return build, agent
+
+
+def sql(harness: ControllerHarness, statement: str) -> None:
+    """What a broken disk or a careless operator does."""
+    with harness.store.engine.begin() as conn:
+        conn.exec_driver_sql(statement)

@@ -12,19 +12,11 @@ from twisted.internet.defer import Deferred
 from latent.config.settings import Limits
 from latent.errors import EnrolmentRefused, PluginError
 from latent.model import BuildState, Result
-from latent.testing import BareLatentWorker, ControllableLatentWorker, ControllerHarness, Controls, SteppedAgent
+from latent.testing import BareLatentWorker, ControllableLatentWorker, Controls
 from latent.worker.base import Worker
-from tests.controller.kit import controller, keeps_its_promises, obliging, worker
+from tests.controller.kit import building, controller, keeps_its_promises, obliging, worker
 
 Flush = Callable[..., list[Any]]
-
-
-def building(harness: ControllerHarness, name: str = "w") -> tuple[int, SteppedAgent]:
-    build = harness.submit(workers=[name])
-    agent = harness.agent(name).attach()
-    agent.take()
-    agent.begin()
-    return build, agent
 
 
 def again(one: ControllableLatentWorker, **changes: Any) -> ControllableLatentWorker:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import attrs
 import pytest
-from attrs import define, evolve
+from attrs import evolve
 
 from latent.core.events import (
     Accept,
-    Action,
     Attached,
-    BackOff,
     BuildFinished,
     BuildStarted,
     CancelCall,
@@ -22,7 +17,6 @@ from latent.core.events import (
     Detached,
     DropSession,
     Event,
-    Failure,
     Fault,
     GiveUp,
     Insubstantiate,
@@ -32,7 +26,6 @@ from latent.core.events import (
     NotifyMissing,
     Ready,
     Reconfigured,
-    Recovered,
     Refuse,
     Shutdown,
     Started,
@@ -43,99 +36,11 @@ from latent.core.events import (
     StopInstance,
     Stopped,
     Substantiate,
-    TimedOut,
     Unready,
 )
-from latent.core.states import (
-    NAMES,
-    NotSubstantiated,
-    Policy,
-    ShutDown,
-    State,
-    Substantiated,
-    SubstantiatingStarting,
-    Timer,
-    deadlines,
-)
+from latent.core.states import NotSubstantiated, ShutDown, Substantiated, SubstantiatingStarting, Timer, deadlines
 from latent.core.substantiation import CANCEL_GRACE, step
-
-POLICY = Policy(
-    build_wait_timeout=600,
-    missing_timeout=1200,
-    check_instance_interval=10,
-    start_timeout=900,
-    stop_timeout=300,
-    reattach_timeout=60,
-)
-NO_CAPACITY = Failure(Fault.INFRASTRUCTURE, "no capacity", "LatentWorkerCapacityError")
-NO_SUCH_IMAGE = Failure(Fault.BUILD, "no such image", "LatentWorkerCannotSubstantiate")
-
-
-@define
-class Life:
-    """One worker: `tell` it what happens, `wait` for time to pass."""
-
-    state: State
-    now: float = 0.0
-
-    @property
-    def name(self) -> str:
-        return NAMES[type(self.state)]
-
-    def tell(self, *events: Event) -> list[Action]:
-        """What it does about them all; what it says in words is left out."""
-        done: list[Action] = []
-        for event in events:
-            self.state, actions = step(self.state, event, self.now)
-            done += actions
-        return [_without_words(action) for action in done]
-
-    def wait(self, seconds: float) -> list[Action]:
-        """Let time pass; deadlines fire when they are due, the earliest first."""
-        end, done = self.now + seconds, []
-        while due := [(at, timer) for timer, at in deadlines(self.state).items() if at <= end]:
-            at, timer = min(due, key=lambda item: item[0])
-            self.now = max(self.now, at)
-            done += self.tell(TimedOut(timer))
-        self.now = end
-        return done
-
-
-def _without_words(action: Any) -> Action:
-    if isinstance(action, Unready | BackOff):
-        return attrs.evolve(action, failure=Failure(action.failure.fault, ""))
-    worded = any(field.name == "reason" for field in attrs.fields(type(action)))
-    changed: Action = evolve(action, reason="") if worded else action
-    return changed
-
-
-def unready(fault: Fault, *builds: str) -> Unready:
-    return Unready(builds, Failure(fault, ""))
-
-
-BACK_OFF = BackOff(Failure(Fault.INFRASTRUCTURE, ""))
-
-
-def cold(**policy: Any) -> Life:
-    return Life(NotSubstantiated(policy=evolve(POLICY, **policy)))
-
-
-def starting(*builds: str, **policy: Any) -> Life:
-    life = cold(**policy)
-    life.tell(*(Substantiate(build) for build in builds or (None,)))
-    return life
-
-
-def building(*builds: str, **policy: Any) -> Life:
-    life = starting(*builds, **policy)
-    life.tell(Started(1), Attached(1, "s"))
-    return life
-
-
-def idle(**policy: Any) -> Life:
-    life = building("a", **policy)
-    life.tell(BuildFinished("a"))
-    return life
+from tests.core.life import BACK_OFF, NO_CAPACITY, NO_SUCH_IMAGE, POLICY, building, cold, idle, starting, unready
 
 
 def test_a_build_from_start_to_stop() -> None:
@@ -450,79 +355,6 @@ def test_a_machine_that_is_up_too_late_starts_nothing() -> None:
     life.tell(GiveUp("a"))
     assert life.tell(MachineStarted(1)) == []
     assert life.name == "NOT_SUBSTANTIATED"
-
-
-@pytest.mark.parametrize(
-    ("found", "then"),
-    [
-        (True, []),
-        (False, [StartInstance(1, "a", again=True)]),
-        (None, [Condemn(1, ""), unready(Fault.NOBODY, "a"), StopInstance(1, False)]),
-    ],
-)
-def test_a_start_that_a_crash_cut_short(found: bool | None, then: list[Action]) -> None:
-    """What it made is adopted; else it is repeated with the same token; a plugin that can't tell begins anew."""
-    assert starting("a").tell(Recovered(found)) == then
-
-
-@pytest.mark.parametrize(
-    ("found", "then"), [(True, [Condemn(1, "")]), (False, []), (None, [StopInstance(1, False)])], ids=["there", "gone", "unknown"]
-)
-def test_a_stop_that_a_crash_cut_short(found: bool | None, then: list[Action]) -> None:
-    """What is there is the reaper's; where nobody can tell, the stop is called again."""
-    life = idle()
-    life.tell(Insubstantiate("enough"))
-    assert life.tell(Recovered(found)) == then
-
-
-@pytest.mark.parametrize("found", [True, None])
-def test_a_build_outlives_a_crash_of_the_controller(found: bool | None) -> None:
-    """Its agent gets the time of any that is away."""
-    life = building("a")
-    assert life.tell(Recovered(found)) == []
-    assert deadlines(life.state)[Timer.REATTACH] == 60
-    assert life.tell(Attached(1, "t")) == [Accept("t")]
-    assert life.tell(BuildFinished("a")) == []
-
-
-def test_a_build_outlives_a_crash_while_its_start_had_not_answered() -> None:
-    """The plugin never knew the instance, so it is condemned when its build is over; it retires."""
-    for found in (False, None):
-        life = starting("a")
-        life.tell(Attached(1, "s"))
-        assert life.tell(Recovered(found)) == []
-        assert life.tell(Attached(1, "t")) == [Accept("t")]
-        assert life.tell(BuildFinished("a")) == [DropSession("t", "")]
-        assert life.wait(0) == [Condemn(1, ""), StopInstance(1, False)]
-
-
-def test_an_instance_that_is_gone_after_a_crash_gives_its_builds_back() -> None:
-    """They are interrupted, and the plugin may clean up."""
-    assert building("a").tell(Recovered(False)) == [Interrupt(("a",), ""), StopInstance(1, False)]
-
-
-def test_a_policy_that_changed_during_a_crash_holds() -> None:
-    """An instance that was never to be idle for long gets its idle timer, and one that has one keeps it."""
-    never = idle(build_wait_timeout=-1)
-    never.state = evolve(never.state, policy=POLICY)
-    never.tell(Recovered(True))
-    assert deadlines(never.state)[Timer.IDLE] == 600
-    life = idle()
-    life.now = 100
-    life.tell(Recovered(True))
-    assert deadlines(life.state)[Timer.IDLE] == 600
-
-
-def test_a_shutdown_ends_with_the_controller_that_was_told() -> None:
-    """After a restart the worker serves again; a stop that was under way is finished first."""
-    life = idle()
-    life.tell(Shutdown())
-    assert life.tell(Recovered(None)) == [StopInstance(1, False)]
-    life.tell(Substantiate("b"))
-    assert life.tell(Stopped(1)) == [StartInstance(2, "b")]
-    shut = Life(ShutDown(policy=POLICY, attempt=3))
-    shut.tell(Recovered(None))
-    assert shut.tell(Substantiate("b")) == [StartInstance(4, "b")]
 
 
 def test_states_say_which_deadlines_are_armed() -> None:

@@ -55,7 +55,7 @@ class Engine:
         self.socket = self.directory / "docker.sock"
         self.url = f"unix://{self.socket}"
         self._options = options
-        self._clients: list[APIClient] = []
+        self._client: APIClient | None = None
         self._process: subprocess.Popen[bytes] | None = None
         (self.directory / "daemon.json").write_text("{}")
 
@@ -98,8 +98,10 @@ class Engine:
         return (self.directory / "dockerd.log").read_text()[-3000:]
 
     def client(self) -> APIClient:
-        self._clients.append(APIClient(self.url, version="auto", timeout=60))
-        return self._clients[-1]
+        """The same for all who ask: each would keep a connection open."""
+        if self._client is None:
+            self._client = APIClient(self.url, version="auto", timeout=60)
+        return self._client
 
     @property
     def pid(self) -> int:
@@ -123,14 +125,14 @@ class Engine:
                 for name in self.networks():  # each is a device of this machine
                     with contextlib.suppress(Exception):
                         client.remove_network(name)
-            for client in self._clients:
-                client.close()
             self._process.send_signal(signal.SIGTERM)
             try:
                 self._process.wait(30)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        if self._client is not None:
+            self._client.close()
         for _ in range(50):
             left = list(self._processes())
             for process in left:

@@ -1,12 +1,9 @@
-"""What starts and stops machines: commands, SSH, Wake-on-LAN and HTTP, each against the real thing on loopback."""
+"""What starts and stops machines: commands, Wake-on-LAN and HTTP, each against the real thing on loopback."""
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,31 +18,12 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
 from twisted.web.server import Site
 
-from latent.errors import ConfigError, MachineError
+from latent.errors import MachineError
 from latent.plugins import machine as machines
-from latent.worker import commands, hooks
+from latent.worker import commands
 from latent.worker.machine import AbstractLatentMachine
 from latent.worker.machine_actions import magic_packet
-from tests.machines import sshd
-from tests.requires import require
-
-MAC = "00:1b:21:3c:9d:0e"
-
-
-def generic(tmp_path: Path, start: Any, stop: Any = None, **kwargs: Any) -> AbstractLatentMachine:
-    """A machine as the controller has it. ``stop``: None: as the start."""
-    made: AbstractLatentMachine = machines.GenericLatentMachine("m1", start, stop or start, **kwargs)
-    made.reactor, made.state_dir = reactor, tmp_path / "state"
-    return made
-
-
-def start(machine: AbstractLatentMachine) -> Deferred[Any]:
-    return hooks.call(machine.start_machine)
-
-
-def stop(machine: AbstractLatentMachine) -> Deferred[Any]:
-    return hooks.call(machine.stop_machine)
-
+from tests.machines.kit import MAC, generic, start, stop
 
 # --- local commands -----------------------------------------------------------------------------------------------------------
 
@@ -252,138 +230,6 @@ async def test_a_program_may_send_the_packet(tmp_path: Path) -> None:
     assert (tmp_path / "woken").read_text() == f"{MAC}\n"
 
 
-# --- SSH, with a stand-in for `ssh` -------------------------------------------------------------------------------------------
-
-
-def stand_in(tmp_path: Path, script: str = "") -> str:
-    """A program called as `ssh` is, that writes down how, with the files that it was given."""
-    program = tmp_path / "ssh"
-    program.write_text(
-        f"#!{sys.executable}\n"
-        "import json, pathlib, sys\n"
-        f"told = pathlib.Path({str(tmp_path / 'told')!r})\n"
-        "keys = [arg for arg in sys.argv if arg.startswith('/') and pathlib.Path(arg).is_file() and arg != sys.argv[0]]\n"
-        "known = [a.split('\"')[1] for a in sys.argv if a.startswith('UserKnownHostsFile=')]\n"
-        "files = {p: pathlib.Path(p).read_text() for p in keys + known}\n"
-        "modes = {p: pathlib.Path(p).stat().st_mode & 0o777 for p in files}\n"
-        "told.write_text(json.dumps([sys.argv[1:], files, modes]))\n" + script
-    )
-    program.chmod(0o755)
-    return str(program)
-
-
-def told(tmp_path: Path) -> tuple[list[str], dict[str, str], dict[str, int]]:
-    import json
-
-    argv, files, modes = json.loads((tmp_path / "told").read_text())
-    return argv, files, modes
-
-
-@ensureDeferred
-async def test_arguments_arrive_as_they_are(tmp_path: Path) -> None:
-    """A list is quoted for the shell over there, a line is left to it; and nobody is asked for a password."""
-    program = stand_in(tmp_path)
-    await start(generic(tmp_path, machines.RemoteSshWakeAction("host", ["virsh", "start", "a b; c"], sshBin=program)))
-    argv, _, _ = told(tmp_path)
-    assert argv[-3:] == ["--", "host", "virsh start 'a b; c'"]
-    assert "BatchMode=yes" in argv
-    await start(generic(tmp_path, machines.RemoteSshWakeAction("me@host", "cd /x && ./up", sshBin=program)))
-    assert told(tmp_path)[0][-3:] == ["--", "me@host", "cd /x && ./up"]
-    await start(generic(tmp_path, machines.RemoteSshWOLAction("host", MAC, sshBin=program)))
-    assert told(tmp_path)[0][-3:] == ["--", "host", f"wakeonlan {MAC}"]
-
-
-@ensureDeferred
-async def test_keys_that_are_given_as_text_are_files_for_a_moment(tmp_path: Path) -> None:
-    """That nobody else can read, and that are gone afterwards."""
-    key = "-----BEGIN OPENSSH PRIVATE KEY-----\nxyz\n-----END OPENSSH PRIVATE KEY-----"
-    action = machines.RemoteSshWakeAction("h", ["up"], sshBin=stand_in(tmp_path), sshKey=key, sshHostKey="ssh-ed25519 AAAA")
-    assert "xyz" not in repr(action)
-    await start(generic(tmp_path, action))
-    argv, files, modes = told(tmp_path)
-    assert set(files.values()) == {key + "\n", "* ssh-ed25519 AAAA\n"}
-    assert set(modes.values()) == {0o600}
-    assert "StrictHostKeyChecking=yes" in argv
-    assert not any(Path(path).exists() for path in files)
-
-
-@pytest.mark.parametrize(
-    ("script", "fails"),
-    [
-        ("", False),
-        ("print('latent-has-begun'); sys.exit(255)", False),
-        ("sys.exit(255)", True),
-        ("print('latent-has-begun'); sys.exit(1)", True),
-    ],
-    ids=["done", "cut off", "never there", "refused"],
-)
-@ensureDeferred
-async def test_a_machine_that_suspends_itself_may_be_gone_before_it_answers(tmp_path: Path, script: str, fails: bool) -> None:
-    """A connection that is lost once the command has begun is a success; one that never was, or a command that fails, is none."""
-    machine = generic(tmp_path, machines.RemoteSshSuspendAction("host", sshBin=stand_in(tmp_path, script)))
-    if fails:
-        with pytest.raises(MachineError, match="systemctl suspend"):
-            await stop(machine)
-    else:
-        await stop(machine)
-    assert told(tmp_path)[0][-1] == "echo latent-has-begun && systemctl suspend"
-
-
-# --- SSH, the real one --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Prepared]:
-    require(sshd.SSHD and os.getuid() == 0, "an SSH server", "apt-get install openssh-server, and run the tests as root")
-    with sshd.running(tmp_path_factory.mktemp("sshd")) as found:
-        yield found
-
-
-@pytest.mark.parametrize("as_text", [False, True])
-@ensureDeferred
-async def test_a_real_ssh_server_runs_the_command(tmp_path: Path, server: sshd.Prepared, as_text: bool) -> None:
-    """With a key that is given as a file or as text, and the server known by its key."""
-    key: Any = server.key.read_text() if as_text else server.key
-    action = machines.RemoteSshWakeAction(
-        server.host, ["sh", "-c", f"echo started > '{tmp_path}/a file'"], sshKey=key, sshHostKey=server.host_key
-    )
-    await start(generic(tmp_path, action))
-    assert (tmp_path / "a file").read_text() == "started\n"
-
-
-@ensureDeferred
-async def test_a_server_that_is_not_the_one_it_should_be_gets_nothing(tmp_path: Path, server: sshd.Prepared) -> None:
-    other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4m9vGBaYyr0lrGZbJnGXoQNgyqCxLNzrXvQkUaGmXu"
-    action = machines.RemoteSshWakeAction(server.host, ["touch", f"{tmp_path}/x"], sshKey=server.key, sshHostKey=other)
-    with pytest.raises(MachineError, match="Host key verification failed"):
-        await start(generic(tmp_path, action))
-    assert not (tmp_path / "x").exists()
-
-
-@ensureDeferred
-async def test_a_remote_command_that_fails_says_why(tmp_path: Path, server: sshd.Prepared) -> None:
-    action = machines.RemoteSshWakeAction(
-        server.host, "echo no such domain >&2; exit 7", sshKey=server.key, sshHostKey=server.host_key
-    )
-    with pytest.raises(MachineError, match="ended with exit code 7: no such domain"):
-        await start(generic(tmp_path, action))
-
-
-@ensureDeferred
-async def test_a_real_machine_that_goes_in_the_middle_has_been_stopped(tmp_path: Path, server: sshd.Prepared) -> None:
-    """Its connection is cut while the suspend command runs."""
-    suspend = f"echo $$ > {tmp_path}/pid; mv {tmp_path}/pid {tmp_path}/begun; exec sleep 600"
-    action = machines.RemoteSshSuspendAction(server.host, suspend, sshKey=server.key, sshHostKey=server.host_key)
-    stopping = stop(generic(tmp_path, action))
-    while not (tmp_path / "begun").exists():
-        await deferLater(reactor, 0.02)
-    server.cut()
-    assert await stopping is True
-    left = int((tmp_path / "begun").read_text())
-    if psutil.pid_exists(left):
-        os.kill(left, signal.SIGKILL)
-
-
 # --- HTTP ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -465,77 +311,3 @@ async def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
         with pytest.raises(MachineError, match=r"GET http://127.0.0.1:\d+/: Connection was refused"):
             await start(generic(tmp_path, machines.HttpAction(url, "GET")))
-
-
-# --- declarations -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: machines.LocalWakeAction("virsh start m"), "command is a str, 'virsh start m'; write a list"),
-        (lambda: machines.LocalWakeAction([]), "command is a list, []; write a list"),
-        (lambda: machines.LocalWakeAction(["a", 5]), "command has an int, 5, in it"),
-        (lambda: machines.LocalWOLAction("00:11"), "wakeMac is '00:11', which is no hardware address; write six pairs"),
-        (lambda: machines.RemoteSshWOLAction("h", "00:11"), "RemoteSshWOLAction: wakeMac is '00:11', which is no hardware"),
-        (lambda: machines.LocalWOLAction(MAC, address="example"), "address is 'example', which is no IPv4 address"),
-        (lambda: machines.LocalWOLAction(MAC, port=0), "port is 0, which is no port"),
-        (lambda: machines.RemoteSshWakeAction("-oProxyCommand=x", ["a"]), "host is '-oProxyCommand=x'; write 'HOST'"),
-        (lambda: machines.RemoteSshWakeAction("h", " "), "remoteCommand is empty"),
-        (lambda: machines.RemoteSshWakeAction("", ["a"]), "host is ''"),
-        (lambda: machines.HttpAction("ftp://h", "GET"), "url is 'ftp://h'; write 'http://HOST/PATH'"),
-        (lambda: machines.HttpAction("http://h", "PSOT"), "method is 'PSOT'; did you mean 'POST'?"),
-        (lambda: machines.HttpAction("http://h", "GET", timeout=0), "timeout is 0; write a number of seconds"),
-        (lambda: machines.HttpAction("http://h", "GET", json={}, data=b""), "json goes with neither data nor files"),
-        (lambda: machines.HttpAction("http://h", "GET", proxies={}), "proxies is not supported"),
-        (lambda: machines.GenericLatentMachine("m"), "start_action is None, None, not an action"),
-        (lambda: machines.GenericLatentMachine("m", "virsh", "x"), "start_action is a str, 'virsh', not an action"),
-        (
-            lambda: machines.GenericLatentMachine("m", machines.LocalWakeAction, machines.LocalWakeAction(["true"])),
-            "start_action is the class LocalWakeAction, not an action",
-        ),
-        (lambda: machines.GenericLatentMachine("m 1", None, None), "the name of a machine is 'm 1'"),
-        (lambda: ok(wait_for="host"), "wait_for is 'host'; write 'HOST:PORT'"),
-        (lambda: ok(build_wait_timout=5), "has no keyword 'build_wait_timout'; did you mean 'build_wait_timeout'?"),
-        (lambda: ok(missing_timeout=0), "missing_timeout is 0; write a number of seconds above 0"),
-    ],
-)
-def test_a_wrong_declaration_is_told(make: Any, message: str) -> None:
-    """What is wrong, and what to write."""
-    with pytest.raises(ConfigError) as caught:
-        make()
-    assert message in str(caught.value)
-    assert "; " in str(caught.value)
-
-
-def ok(**kwargs: Any) -> Any:
-    return machines.GenericLatentMachine("m", machines.LocalWakeAction(["true"]), machines.LocalWakeAction(["true"]), **kwargs)
-
-
-def test_what_is_missing_on_this_machine_is_told(tmp_path: Path) -> None:
-    """Programs and files, before anything is started; paths begin at the directory of master.cfg."""
-    (tmp_path / "up.sh").write_text("#!/bin/sh\n")
-    (tmp_path / "key").write_text("a key")
-    (tmp_path / "key").chmod(0o644)
-    machine = machines.GenericLatentMachine(
-        "m1",
-        machines.LocalWakeAction(["no-such-program"]),
-        machines.RemoteSshSuspendAction("h", sshBin="true", sshKey="no-key", sshHostKey="no-hosts"),
-    )
-    first, second, third = machine.mistakes(tmp_path)
-    assert first.startswith(
-        "machine 'm1': start_action: LocalWakeAction: command: there is no program 'no-such-program'; install"
-    )
-    assert second.startswith(f"machine 'm1': stop_action: RemoteSshSuspendAction: sshKey: there is no file '{tmp_path}/no-key'; ")
-    assert third.startswith(
-        f"machine 'm1': stop_action: RemoteSshSuspendAction: sshHostKey: there is no file '{tmp_path}/no-hosts'"
-    )
-    relative = machines.GenericLatentMachine(
-        "m1", machines.LocalWakeAction(["./up.sh"]), machines.RemoteSshSuspendAction("h", sshBin="true", sshKey="key")
-    )
-    first, second = relative.mistakes(tmp_path)
-    assert "there is no program './up.sh'; correct the path, or make it executable" in first
-    assert "can be read by others, and ssh refuses such a key; chmod 600 it" in second
-    (tmp_path / "up.sh").chmod(0o755)
-    (tmp_path / "key").chmod(stat.S_IRUSR)
-    assert list(relative.mistakes(tmp_path)) == []

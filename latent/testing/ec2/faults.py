@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,18 +50,18 @@ class Rule:
 
 
 class Faults:
-    """All rules. To be used under the cloud's lock."""
+    """All rules. To be used under the cloud's lock. ``healed`` is set when they are taken back, and is another from then on."""
 
     def __init__(self) -> None:
+        self.healed = threading.Event()
         self.heal()
-        self.healed = 0
 
     def heal(self) -> None:
         self.rules: list[Rule] = []
         self.buckets: dict[str, Bucket] = {}
         self.instances: Bucket | None = None
-        # What hangs looks whether this is still what it was.
-        self.healed = getattr(self, "healed", 0) + 1
+        self.healed.set()
+        self.healed = threading.Event()
 
     def add(self, kind: str, *, action: str = "*", when: str = "before", times: int | None = 1, **how: Any) -> None:
         self.rules.append(Rule(kind, action, when, times, how))

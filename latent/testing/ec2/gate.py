@@ -135,7 +135,7 @@ class Gate:
             taken = {kind: self.faults.take(kind, request.name, when) for kind in ("delay", "hang", "cut", "fail")}
             healed = self.faults.healed
         if (delay := taken["delay"]) is not None:
-            time.sleep(delay["seconds"])
+            time.sleep(delay["seconds"])  # the delay itself: in the thread of this one call, under no lock
         if taken["hang"] is not None:
             self._hang(client, healed)
         if taken["cut"] is not None:
@@ -144,9 +144,9 @@ class Gate:
             return error(Refused(failure["code"], failure["message"], failure["status"]))
         return None
 
-    def _hang(self, client: Client, healed: int) -> None:
-        while self.faults.healed == healed and not client.gone():
-            time.sleep(STEP)
+    def _hang(self, client: Client, healed: threading.Event) -> None:
+        while not healed.wait(STEP) and not client.gone():
+            pass
         raise Cut
 
     def _note(self, request: Request) -> int:

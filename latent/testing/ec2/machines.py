@@ -87,6 +87,7 @@ class Machines:
         self._machines: dict[str, Machine] = {}
         self._busy: set[str] = set()
         self._lock = threading.Lock()
+        self._fewer = threading.Condition(self._lock)
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -114,8 +115,16 @@ class Machines:
     def running(self, life: Life) -> bool:
         """Whether it has processes, or may have."""
         with self._lock:
-            machine = self._machines.get(life.id)
-            return life.id in self._busy or (machine is not None and machine.on)
+            return self._running(life)
+
+    def wait(self, lives: Collection[Life]) -> None:
+        """Until none of them is running. Not under the cloud's lock, which the thread needs for its work."""
+        with self._fewer:
+            self._fewer.wait_for(lambda: not any(self._running(life) for life in lives))
+
+    def _running(self, life: Life) -> bool:
+        machine = self._machines.get(life.id)
+        return life.id in self._busy or (machine is not None and machine.on)
 
     def _note(self, job: _Job) -> None:
         with self._lock:
@@ -180,6 +189,7 @@ class Machines:
             with self._lock:
                 waiting = {job.id for job in self._jobs}
                 self._busy -= {job.id for job in jobs} - waiting
+                self._fewer.notify_all()
             if jobs[0].what == "boot" and self._settings is not None and self._settings.at_once:
                 self._ended.wait(1 / self._settings.at_once)
 
@@ -242,6 +252,7 @@ class Machines:
         machine.leader, machine.kill_at = None, None
         with self._lock:
             machine.on = False
+            self._fewer.notify_all()
 
     # -- booting
 

@@ -160,9 +160,7 @@ class Orders:
             self.do_heal()
             state = self._renew()
             self._gate.log.clear()
-        # The machines' thread needs the lock.
-        while any(self._gate.machines.running(life) for life in lives):
-            time.sleep(0.02)
+        self._gate.machines.wait(lives)
         return state
 
     def do_stop(self) -> None:
