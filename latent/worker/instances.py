@@ -202,13 +202,18 @@ def _listed(whose: tuple[str, Attempt], handle: Handle, title: str) -> ListedIns
 
 
 def _recorded(base: Path) -> Iterable[Handle]:
-    """The instances whose directories are in ``base``, as each was written down when it was started."""
-    for path in base.glob(f"*/{RECORD}"):
+    """The instances whose directories are in ``base``, or are being removed from it, as each was written down at its start."""
+    for path in (*base.glob(f"*/{RECORD}"), *base.glob(f".*.{RECORD}")):
         # One without a record that can be read had no process, or has one that tells.
         with contextlib.suppress(OSError, ValueError, PluginError):
             handle = Handle.from_json(json.loads(path.read_text()))
-            if Path(handle.dir) == path.parent:
+            if path in (Path(handle.dir) / RECORD, _going(Path(handle.dir))):
                 yield handle
+
+
+def _going(directory: Path) -> Path:
+    """Where the record is while its directory is removed, and after that: until nothing is left, somebody can find it."""
+    return directory.with_name(f".{directory.name}.{RECORD}")
 
 
 def clean_up(marker: str, directory: Path, ended: Iterable[Seen]) -> str:
@@ -233,7 +238,8 @@ def sweep(base: Path, marker: str) -> None:
     markers = {seen.marker for seen in processes.snapshot()}
     for old, directory in earlier.items():
         if old not in markers:
-            shutil.rmtree(directory, ignore_errors=True)
+            with contextlib.suppress(InstanceRemains):
+                _remove(directory)
 
 
 def _earlier(base: Path, marker: str) -> dict[str, Path]:
@@ -260,9 +266,19 @@ def _record(handle: Handle) -> None:
     draft = path.with_suffix(".new")
     draft.write_text(json.dumps(handle.to_json()))
     draft.replace(path)
+    _going(path.parent).unlink(missing_ok=True)  # of an earlier start of the same attempt
 
 
 def _remove(directory: Path) -> None:
+    going = _going(directory)
+    with contextlib.suppress(OSError):
+        (directory / RECORD).replace(going)
+    _remove_tree(directory)
+    with contextlib.suppress(OSError):
+        going.unlink()
+
+
+def _remove_tree(directory: Path) -> None:
     try:
         shutil.rmtree(directory)
     except FileNotFoundError:

@@ -94,6 +94,39 @@ async def test_a_directory_without_a_process_is_listed(make: Make, controller_id
     assert not directory.exists()
 
 
+class Killed(BaseException):
+    """Nothing of what would have followed is done."""
+
+
+@pytest.mark.parametrize("emptied", [False, True], ids=["before", "after"])
+@ensureDeferred
+async def test_a_removal_that_is_cut_short_is_found(
+    make: Make, controller_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emptied: bool
+) -> None:
+    """The controller dies while it removes a directory: until all of it is gone, a listing finds it."""
+    owner, reaper = make("w1", 3), make("w2", 1)
+    agent = await started(owner)
+    directory = Path(agent.cwd())
+    agent.kill()
+    await gone(agent)
+    real = instances.shutil.rmtree
+
+    def cut_short(path: Path) -> None:
+        if emptied:
+            real(path)
+        raise Killed
+
+    monkeypatch.setattr(instances.shutil, "rmtree", cut_short)
+    with pytest.raises(Killed):
+        instances.sweep(directory.parent, instances.marker_of(controller_id, Attempt("w1", 4)))
+    monkeypatch.undo()
+    assert directory.exists() is not emptied
+    (mine,) = [one for one in await hooks.call(reaper.list_instances) if one.controller_id == controller_id]
+    assert (mine.attempt, mine.handle) == (Attempt("w1", 3), owner.instance_handle())
+    await hooks.call(reaper.destroy_instance, mine.handle)
+    assert list((tmp_path / "instances").iterdir()) == []
+
+
 @pytest.mark.parametrize("record", ["", "[]", '{"pid": 1}', "of another place"])
 @ensureDeferred
 async def test_records_that_tell_nothing_are_passed_by(make: Make, controller_id: str, record: str) -> None:
