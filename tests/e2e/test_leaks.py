@@ -122,7 +122,8 @@ def test_up(site: MakeSite, plant: Callable[..., Any]) -> None:
 
 
 def test_the_dead_mans_switch(site: MakeSite) -> None:
-    """The controller never comes back: each agent ends by itself, with all that it started, and nothing is seen any more."""
+    """The controller does not come back: each agent ends by itself, with all that it started. What is left are directories; a
+    controller that comes back nevertheless removes them."""
     one = site(config(orphan=2))
     both_up(one)
     ours = id_of(one)
@@ -132,7 +133,11 @@ def test_the_dead_mans_switch(site: MakeSite) -> None:
     one.kill_controller()
     psutil.wait_procs(processes, timeout=60)
     assert list(one.instances()) == []
-    assert leaks(one, ours=ours) == {}
+    assert leaks(one, ours=ours) == {"local-1#1": "expected", "local-2#1": "expected"}
+    one.latent("start")
+    one.wait("nothing that is left", lambda: leaks(one, ours=ours) == {})
+    assert list((one.directory / "state" / "instances").iterdir()) == []
+    one.latent("stop")
 
 
 def damaged(state: Path) -> None:
