@@ -131,14 +131,14 @@ async def test_a_steps_working_directory_is_made(gateway, world, tmp_path):
 async def test_silence_ends_a_step(gateway, world, tmp_path):
     """No output for as long as the step allows is a timeout, and its whole process group ends."""
     alive = Alive(tmp_path)
-    run = world.submit(Step(name="s0", command=f"{alive.hold} echo begun; sleep 1000 & sleep 1000", timeout=0.3), "echo never")
+    run = world.submit(Step(name="s0", command=f"{alive.hold} echo begun; sleep 1000 & sleep 1000", timeout=1.0), "echo never")
     async with running(gateway, tmp_path / "work"):
         await alive.begun()
         outcome = await twisted(run.over)
         await alive.gone()
     assert outcome.result is Result.TIMEOUT
     assert outcome.exit_code == 128 + signal.SIGTERM
-    assert outcome.error == "step s0: no output for 0.3 s"
+    assert outcome.error == "step s0: no output for 1 s"
     assert run.texts() == ["begun"]
     assert run.statuses("s1") == [StepStatus.SKIPPED]
 
@@ -253,8 +253,8 @@ async def test_capacity_is_builds_at_a_time(gateway, world, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     one, two = Alive(tmp_path / "a"), Alive(tmp_path / "b")
-    first = world.submit(f"{one.hold} pwd; sleep 1000")
-    second = world.submit(f"{two.hold} pwd; sleep 1000")
+    first = world.submit(f"pwd; {one.hold} sleep 1000")
+    second = world.submit(f"pwd; {two.hold} sleep 1000")
     async with running(gateway, tmp_path / "work", capacity=2):
         await one.begun()
         await two.begun()
