@@ -10,10 +10,11 @@ docs/test-cloud.md tells it all.
 """
 
 from latent.testing.cloud.agents import InProcessAgents
-from latent.testing.cloud.cloud import Cloud, Guest
+from latent.testing.cloud.cloud import Cloud
 from latent.testing.cloud.harness import CloudHarness
 from latent.testing.cloud.orders import Orders
 from latent.testing.cloud.processes import AgentProcesses
+from latent.testing.cloud.provider import Guest
 from latent.testing.cloud.remote import CloudProcess, RemoteCloud
 from latent.testing.cloud.script import Fault
 from latent.testing.cloud.values import CloudError, Entry, Instance, Leak

@@ -23,8 +23,9 @@ from latent.core.states import NotSubstantiated, ShutDown, Substantiated
 from latent.model import Lease, Outcome
 from latent.testing.agent import HasDispatcher, Work, succeed_at_once
 from latent.testing.cloud.agents import InProcessAgents
-from latent.testing.cloud.cloud import Cloud, Guest
+from latent.testing.cloud.cloud import Cloud
 from latent.testing.cloud.line import LocalLine
+from latent.testing.cloud.provider import Guest
 from latent.testing.cloud.values import Instance
 from latent.testing.cloud.worker import CloudLatentWorker
 from latent.testing.harness import START, ControllerHarness, answer

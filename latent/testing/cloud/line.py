@@ -16,8 +16,9 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from latent.testing.cloud.cloud import Answer, Cloud
+from latent.testing.cloud.cloud import Cloud
 from latent.testing.cloud.lines import Documents
+from latent.testing.cloud.provider import Answer
 from latent.testing.cloud.values import CloudError
 
 log = Logger()
