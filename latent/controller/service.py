@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -94,7 +94,7 @@ class Controller:
         add_gauges(self.gauges, self.leaks, self.reaper)
         self.more_health: list[Callable[[], Sequence[HealthItem]]] = [lambda: machine_items(self.machines, clock.seconds())]
         self.started = False
-        self._recovered: Deferred[None] | None = None
+        self._recovered: Deferred[None] = succeed(None)
         self._reactor = reactor
         self._clock = clock
         self._state_dir = state_dir
@@ -143,7 +143,11 @@ class Controller:
         self._housekeeping.start(DAY / 24, now=True)
         self.scheduler.start()
         self._recovered = Deferred.fromCoroutine(self._recover(recover))
-        self._recovered.addErrback(lambda f: log.failure("the recovery failed", f))
+        self._recovered.addErrback(self._not_recovered)
+
+    def _not_recovered(self, failure: Failure) -> None:
+        if not (self._stopping and failure.check(CancelledError)):  # a fast stop cuts it short
+            log.failure("the recovery failed", failure)
 
     async def _recover(self, recover: Recovery) -> None:
         await DeferredList([Deferred.fromCoroutine(self._set_up(post, recover)) for post in self.roster], consumeErrors=True)
@@ -232,12 +236,11 @@ class Controller:
         if not self.started:
             return
         self.scheduler.stop()
-        if not fast:
-            await self._drained()
-        elif self._recovered is not None:
+        if fast:
             self._recovered.cancel()
-        if self._recovered is not None:
-            await self._recovered
+        else:
+            await self._drained()
+        await self._recovered
         here("service.stop.drained")
         self.leaks.stop()
         self.reaper.stop()

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from latent.config.settings import ReaperSettings
 from latent.errors import PluginError
 from latent.model import Attempt, Result
+from latent.store import attempts
 from latent.testing import BareLatentWorker, ControllerHarness, Controls
 from latent.worker.base import ListedInstance
 from tests.controller.kit import building, controller, keeps_its_promises, obliging, worker
@@ -151,3 +152,16 @@ def test_a_restart_can_be_stopped_while_a_plugin_hangs(tmp_path: Path, flush_log
         assert harness.clock.seconds() == before
         assert len(w.controls.stops) == 1
     flush_logged_errors()
+
+
+def test_a_restart_can_be_stopped_at_its_last_read(tmp_path: Path) -> None:
+    """What a fast stop cuts short has not failed: nothing is logged as an error."""
+    harness = ControllerHarness(tmp_path, [obliging()])
+    harness.open()
+    read = harness.store.read
+    asked: Deferred[Any] = Deferred()
+    harness.store.read = lambda op: asked if op is attempts.condemned else read(op)  # type: ignore[method-assign]
+    harness.answer(harness.controller.start())
+    assert not asked.called
+    harness.stop(fast=True)
+    assert asked.called
